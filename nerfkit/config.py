@@ -1,0 +1,173 @@
+"""Every setting, as plain data. This file imports no torch, so that the command line answers at once.
+
+A preset is a TOML file with only its differences from the defaults; a run keeps the resolved whole as ``config.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+SCHEMA = 1
+"""Version of the config tree, stored with each run."""
+
+
+class ConfigError(ValueError):
+    """A setting that is not one: the message names the key and what would do."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a folder becomes a scene."""
+
+    downscale: int = 1
+    """Divide the image size by this whole number (area average)."""
+    hold_out_every: int = 8
+    """Every n-th view is held out for testing, where the scene names no split of its own; 0 holds out none."""
+    background: Literal["auto", "white", "black", "random"] = "auto"
+    """Colour behind images with alpha; auto: random in training, white in pictures."""
+    aabb_scale: float = 0.0
+    """Side of the model's box in units of the region that the cameras look at; 0 decides from the cameras."""
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """The hash field: a multiresolution table of features, a density network and a colour network."""
+
+    n_levels: int = 8
+    n_features: int = 4
+    """Features of one table entry."""
+    log2_table_size: int = 16
+    """A level has at most 2 ** this many entries."""
+    base_resolution: int = 16
+    finest_resolution: int = 1024
+    """Cells along one side at the first and the last level."""
+    width: int = 64
+    """Neurons of a hidden layer."""
+    density_layers: int = 1
+    color_layers: int = 2
+    """Hidden layers of the two networks."""
+    geo_features: int = 16
+    """Outputs of the density network; the first is the log density, all go on to the colour network."""
+    sh_degree: int = 4
+    """Degree of the spherical harmonics that encode the direction (degree ** 2 numbers)."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The occupancy grid and how rays step through it."""
+
+    resolution: int = 128
+    """Cells along one side of each level of the grid."""
+    n_steps: int = 1024
+    """Steps along the diagonal of the inner box: sets the length of a step."""
+    cone_angle: float = 0.0
+    """Growth of the step with distance (1/256 suits unbounded captures); 0 keeps it constant."""
+    occupancy_threshold: float = 0.01
+    """Optical thickness of one step under which a cell counts as empty."""
+    update_every: int = 16
+    warmup_steps: int = 256
+    """Until this step the whole grid is refreshed, afterwards a part of it."""
+    ema_decay: float = 0.95
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The length and the course of a training."""
+
+    steps: int = 0
+    """Stop after this many steps; 0 leaves it to the time budget."""
+    time_budget: float = 300.0
+    """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
+    samples_per_step: int = 32768
+    """Samples of one step; the number of rays adapts to fill it."""
+    table_lr: float = 1e-2
+    network_lr: float = 1e-2
+    final_lr: float = 0.03
+    """Learning rate at the end, as a share of that at the start."""
+    warmup_steps: int = 100
+    weight_decay: float = 1e-6
+    """On the networks alone."""
+    ema_decay: float = 0.95
+    """Moving average of the weights, used for evaluation."""
+    report_every: int = 50
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    engine: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA where it works."""
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}: expected a table of settings, found {value!r}")
+        return from_dict(hint, value, key)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{key}: expected one of {', '.join(map(str, get_args(hint)))}, found {value!r}")
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{key}: expected {hint.__name__}, found {value!r}")
+    return value
+
+
+def from_dict(cls: type, data: dict[str, Any], prefix: str = "") -> Any:
+    """Build a config dataclass from plain data, laid over its defaults.
+
+    Raises ConfigError for an unknown key (with the nearest known one) or a value of another type.
+    """
+    hints = get_type_hints(cls)
+    values = {}
+    for name, value in data.items():
+        key = f"{prefix}.{name}" if prefix else name
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(hints)}"
+            raise ConfigError(f"unknown setting {key}{hint}")
+        values[name] = _convert(value, hints[name], key)
+    return cls(**values)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The whole tree as plain data, with its schema number."""
+    return {"schema": SCHEMA, **dataclasses.asdict(config)}
+
+
+def load_preset(path: Path) -> Config:
+    """Read a TOML preset over the defaults. Raises ConfigError, naming the file."""
+    try:
+        return from_dict(Config, tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such config file") from None
+    except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_resolved(path: Path) -> Config:
+    """Read a run's ``config.json``. Raises ConfigError, naming the file."""
+    try:
+        data = json.loads(path.read_text())
+        schema = data.pop("schema", None)
+        if schema != SCHEMA:
+            raise ConfigError(f"schema {schema!r} is not {SCHEMA}, the one this version reads")
+        return from_dict(Config, data)
+    except (OSError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None

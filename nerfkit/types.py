@@ -1,0 +1,110 @@
+"""What flows through nerfkit, and the page of names.
+
+Data flows one way::
+
+    folder -> load_scene -> Scene -> Rays -> sampler -> Samples (packed) -> field -> composite -> Rendered -> losses
+
+Frames and units
+    ``c2w``            camera-to-world, (..., 3, 4), **OpenCV axes**: +x right, +y down, +z forward.
+    pixel              (x, y); the centre of the first pixel is (0.5, 0.5).
+    scene coordinates  those of the files a scene was read from: exports and camera paths are in them.
+    model coordinates  the unit cube that a field lives in; ``Frame`` converts (a similarity, no rotation).
+    ``rays_o``         ray origins; ``rays_d`` **unit** directions.
+    ``t``              Euclidean distance along the unit ray; ``t_starts``, ``t_ends`` bound a sample.
+    ``near_plane``     and ``far_plane`` bound ``t``.
+    ``aabb``           (xmin, ymin, zmin, xmax, ymax, zmax).
+
+Samples and pictures
+    ``ray_indices``    owner of each sample; ``packed_info`` (start, count) of each ray.
+    ``sigmas``         density after activation, per unit of ``t``; ``rgbs`` colour in [0, 1].
+    ``alphas``         1 - exp(-sigma * (t_end - t_start)); ``trans`` transmittance before the sample.
+    ``weights``        trans * alpha; they sum to ``opacity``.
+    ``distance``       expected ``t``, sum of weights * t_mid / opacity; ``depth`` the same as z in the camera.
+    ``background``     colour behind a ray, blended by 1 - opacity.
+
+Counts are ``n_*``, callables ``*_fn``, periods in steps ``*_every``, loss weights ``*_weight``. A ``scene`` is a folder
+of posed images, a ``split`` one of train/val/test, a ``run`` the folder of one training. Colours are RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rays:
+    """A bundle of rays in one coordinate frame (scene or model: the holder says which)."""
+
+    rays_o: Float[Tensor, "n_rays 3"]
+    """Origins."""
+    rays_d: Float[Tensor, "n_rays 3"]
+    """Unit directions."""
+    cos: Float[Tensor, " n_rays"]
+    """Cosine between the ray and its camera's optical axis: ``depth = distance * cos``."""
+
+    def __len__(self) -> int:
+        return self.rays_o.shape[0]
+
+    def __getitem__(self, which: slice | Tensor) -> Rays:
+        return Rays(self.rays_o[which], self.rays_d[which], self.cos[which])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Intervals on rays, packed: those of ray r are ``start .. start + count`` of ``packed_info[r]``."""
+
+    packed_info: Int[Tensor, "n_rays 2"]
+    """(start, count) of each ray, int32."""
+    ray_indices: Int[Tensor, " n_samples"]
+    """Owner of each sample, int32, ascending."""
+    t_starts: Float[Tensor, " n_samples"]
+    t_ends: Float[Tensor, " n_samples"]
+
+    def __len__(self) -> int:
+        return self.t_starts.shape[0]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What rays (or a whole image: leading dimensions h, w) look like."""
+
+    rgb: Float[Tensor, "*rays 3"]
+    opacity: Float[Tensor, "*rays"]
+    distance: Float[Tensor, "*rays"]
+    """Expected distance along the ray, scene units; 0 where opacity is 0."""
+    depth: Float[Tensor, "*rays"]
+    """Expected z in the camera, scene units; 0 where opacity is 0."""
+    n_samples: int = 0
+    """Samples at which the field was evaluated."""
+
+
+class Field(Protocol):
+    """What is at a point: density, and colour seen from a direction. Positions are in the unit cube."""
+
+    def density(
+        self, positions: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
+        """Density (per model unit, >= 0) and the features that `color` takes."""
+        ...
+
+    def color(
+        self, features: Float[Tensor, "n c"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """RGB in [0, 1] of features seen along unit directions."""
+        ...
+
+
+class Sampler(Protocol):
+    """Where to look along rays."""
+
+    def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
+        """Intervals worth evaluating; ``jitter`` in [0, 1) shifts each ray's first step."""
+        ...
+
+    def update(self, step: int, field: Field) -> None:
+        """Learn from the field, after optimiser step ``step``."""
+        ...
