@@ -184,7 +184,7 @@ class Crash(BaseException):
 
 @pytest.mark.parametrize("again", [False, True], ids=["next step", "same step"])
 def test_a_crash_before_any_system_call_loses_nothing(tmp_path, monkeypatch, again):
-    """Stop the third save before each of its system calls in turn; what loads is whole, and the next save goes through."""
+    """Stop a save before each of its system calls in turn: what loads is whole, and the next save goes through."""
     calls = {"left": -1}
 
     def counted(module, name):

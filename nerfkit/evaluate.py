@@ -1,0 +1,321 @@
+"""Picture quality by a named protocol.
+
+A number without its protocol means little: background, rounding, window and network all move it. ``nerfkit-v1`` is,
+in the manner of nerfbaselines' "nerf" protocol:
+
+- the field has seen the train split only; each view of the evaluated split counts once;
+- both pictures are sRGB in [0, 1], blended over the stated background, clipped, rounded to 8 bit;
+- PSNR is -10 log10 of the mean squared error over pixels and channels, at most 100 dB (equal pictures have no finite
+  one);
+- SSIM is that of Wang et al. (2004) in the form of dm-pix and tf.image: a Gaussian window of 11 x 11 with sigma 1.5,
+  k1 = 0.01, k2 = 0.03, range 1, each channel alone, the mean over windows that lie wholly inside. It is computed in
+  double precision, where variances need no clamping;
+- LPIPS is version 0.1 of Zhang et al. (2018) with VGG-16, ``null`` and a reason where its weights are absent;
+- each is computed per picture, then averaged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from nerfkit.config import Config
+from nerfkit.provenance import commit, config_hash, now, versions
+
+Picture = Float[np.ndarray, "h w 3"] | Float[Tensor, "h w 3"]
+"""RGB in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that decides a number besides the pictures themselves."""
+
+    name: str
+    bits: int = 8
+    """Both pictures are rounded to this depth."""
+    psnr_cap: float = 100.0
+    """dB given to equal pictures."""
+    ssim_window: int = 11
+    ssim_sigma: float = 1.5
+    ssim_k1: float = 0.01
+    ssim_k2: float = 0.03
+    lpips_net: Literal["alex", "vgg"] = "vgg"
+    color_space: str = "sRGB"
+    trained_on: str = "train split only"
+    mean: str = "per image, then mean"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was compared."""
+
+    background: str
+    """Colour behind transparent pixels, of both pictures."""
+    split: str
+    """Which views: train, val or test."""
+    split_rule: str
+    """How the views were chosen, for a reader: "every 8th view", "the scene's own"."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the picture quality was paid with."""
+
+    train_seconds: float
+    """Wall clock from the first step to the last, without loading and evaluation."""
+    n_steps: int
+    rays_per_second: float
+    samples_per_ray: float
+    peak_memory_bytes: int
+    model_bytes: int
+    """On disk, of what rendering needs."""
+    device: str
+
+
+def to_bytes(picture: Picture, bits: int = 8) -> UInt8[np.ndarray, "h w 3"]:
+    """Clip to [0, 1] and round to 2**bits - 1 levels (bits <= 8). NaN becomes 0."""
+    values = picture.detach().cpu().double().numpy() if isinstance(picture, Tensor) else picture.astype(np.float64)
+    return np.rint(np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * (2**bits - 1)).astype(np.uint8)
+
+
+def psnr(prediction: Picture, truth: Picture) -> float:
+    """Peak signal-to-noise ratio in dB, -10 log10(mean((prediction - truth)**2)); infinite for equal pictures.
+
+    >>> round(psnr(np.full((4, 4, 3), 0.5), np.full((4, 4, 3), 0.6)), 6)
+    20.0
+    """
+    error = float(np.mean((_double(prediction) - _double(truth)) ** 2))
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None) -> float:
+    """Structural similarity, in [-1, 1]; 1 for equal pictures.
+
+    With window means mu, variances v and covariance c, the mean over windows and channels of
+    (2 mu_a mu_b + k1^2) (2 c + k2^2) / ((mu_a^2 + mu_b^2 + k1^2) (v_a + v_b + k2^2)).
+
+    Raises ValueError where a picture is smaller than the window.
+    """
+    rule = protocol or PROTOCOLS["nerfkit-v1"]
+    a, b = _double(prediction), _double(truth)
+    if min(a.shape[:2]) < rule.ssim_window:
+        raise ValueError(f"SSIM needs pictures of at least {rule.ssim_window} pixels a side, found {a.shape[:2]}")
+    offsets = np.arange(rule.ssim_window) - (rule.ssim_window - 1) / 2
+    kernel = np.exp(-0.5 * (offsets / rule.ssim_sigma) ** 2)
+    kernel /= kernel.sum()
+    margin = rule.ssim_window // 2
+
+    def window_mean(x: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h2 w2 3"]:
+        return cv2.sepFilter2D(x, -1, kernel, kernel)[margin : -margin or None, margin : -margin or None]
+
+    mean_a, mean_b = window_mean(a), window_mean(b)
+    variance = window_mean(a * a + b * b) - mean_a**2 - mean_b**2
+    covariance = window_mean(a * b) - mean_a * mean_b
+    c1, c2 = rule.ssim_k1**2, rule.ssim_k2**2
+    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float(np.mean(top / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))))
+
+
+_TRUNKS = {
+    # File in torch's cache, and the five stages: (width of the pooling before it or 0, number of convolutions).
+    "vgg": ("vgg16-397923af.pth", ((0, 2), (2, 2), (2, 3), (2, 3), (2, 3))),
+    "alex": ("alexnet-owt-7be5be79.pth", ((0, 1), (3, 1), (3, 1), (0, 1), (0, 1))),
+}
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
+class Lpips:
+    """Learned perceptual distance, version 0.1: 0 for equal pictures, larger is worse.
+
+    The linear heads are those inside the `lpips` package, the trunk's weights come from a file. Neither `lpips` nor
+    torchvision is imported (the registry's torchvision cannot be on a CPU-only torch), and nothing is downloaded.
+    """
+
+    def __init__(self, net: Literal["alex", "vgg"] = "vgg", weights: Path | None = None) -> None:
+        """Load the weights: ImageNet ones of torchvision's ``vgg16`` or ``alexnet``, ``.pth`` or ``.safetensors``.
+
+        Raises LpipsError with the reason where a file is missing or does not fit.
+        """
+        package = importlib.util.find_spec("lpips")
+        if package is None or package.origin is None:
+            raise LpipsError("the package lpips is not installed; pip install lpips")
+        name, self.stages = _TRUNKS[net]
+        path = weights or Path(torch.hub.get_dir()) / "checkpoints" / name
+        if not path.is_file():
+            raise LpipsError(f"no {net} weights: there is no {path.name} at {path.parent}")
+        heads = _load_tensors(Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth")
+        trunk = _load_tensors(path)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.heads = [heads[f"lin{i}.model.1.weight"].to(self.device) for i in range(len(self.stages))]
+            numbers = sorted({int(key.split(".")[1]) for key in trunk if key.startswith("features.")})
+            self.layers = [
+                tuple(trunk[f"features.{i}.{w}"].to(self.device) for w in ("weight", "bias")) for i in numbers
+            ]
+            if len(self.layers) != (wanted := sum(count for _, count in self.stages)):
+                raise ValueError(f"{wanted} convolutions are needed, it has {len(self.layers)}")
+            self(np.zeros((64, 64, 3)), np.ones((64, 64, 3)))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise LpipsError(f"{path}: these are not the {net} weights: {error}") from None
+
+    def features(self, picture: Picture) -> Iterator[Float[Tensor, "1 c h2 w2"]]:
+        """Activations after each of the five stages."""
+        x = torch.from_numpy(_double(picture)).to(self.device, torch.float32).permute(2, 0, 1)[None] * 2 - 1
+        shift, scale = (torch.tensor(numbers, device=self.device).view(1, 3, 1, 1) for numbers in (_SHIFT, _SCALE))
+        x = (x - shift) / scale
+        layers = iter(self.layers)
+        for pool, count in self.stages:
+            if pool:
+                x = functional.max_pool2d(x, pool, stride=2)
+            for weight, bias in islice(layers, count):
+                width = weight.shape[-1]  # 3 but for the first two of AlexNet: 11 at stride 4, and 5
+                x = functional.conv2d(x, weight, bias, 4 if width == 11 else 1, 1 if width == 3 else 2).relu()
+            yield x
+
+    @torch.no_grad()
+    def __call__(self, prediction: Picture, truth: Picture) -> float:
+        """Distance of two pictures, each at least 32 pixels a side (ValueError otherwise)."""
+        if min(prediction.shape[:2]) < 32:
+            raise ValueError(f"LPIPS needs pictures of at least 32 pixels a side, found {tuple(prediction.shape[:2])}")
+        total = 0.0
+        for head, a, b in zip(self.heads, self.features(prediction), self.features(truth), strict=True):
+            a, b = (f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in (a, b))
+            total += float(functional.conv2d((a - b).square(), head).mean())
+        return total
+
+
+class LpipsError(RuntimeError):
+    """Why LPIPS cannot be computed, in one sentence."""
+
+
+@functools.lru_cache(maxsize=2)
+def load_lpips(net: Literal["alex", "vgg"] = "vgg", weights: Path | None = None) -> tuple[Lpips | None, str | None]:
+    """The metric and None, or None and the reason. ``weights`` None looks in torch's cache."""
+    try:
+        return Lpips(net, weights), None
+    except LpipsError as error:
+        return None, str(error)
+
+
+def render_pairs(
+    render_fn: Callable[[int], Picture], views: Iterable[tuple[int, str, Picture]]
+) -> Iterator[tuple[str, Picture, Picture]]:
+    """Render each view (index, name, truth) when its turn comes: yields (name, prediction, truth)."""
+    for index, name, truth in views:
+        yield name, render_fn(index), truth
+
+
+def score_images(
+    pairs: Iterable[tuple[str, Picture, Picture]],
+    protocol: Protocol | None = None,
+    lpips_weights: Path | None = None,
+    save_to: Path | None = None,
+) -> dict[str, Any]:
+    """Score pictures, one at a time.
+
+    Args:
+        pairs: (name, prediction, truth), RGB over the same background.
+        protocol: ``nerfkit-v1`` where None.
+        lpips_weights: file of the trunk's weights; None looks in torch's cache.
+        save_to: folder that gets each prediction, as it was scored, as a PNG.
+
+    Returns ``psnr, ssim, lpips, lpips_reason, n_images, per_image``; means over pictures. Raises ValueError where two
+    pictures differ in size, or there are none.
+    """
+    rule = protocol or PROTOCOLS["nerfkit-v1"]
+    metric, reason = load_lpips(rule.lpips_net, lpips_weights)
+    top = 2**rule.bits - 1
+    per_image: list[dict[str, Any]] = []
+    for name, prediction, truth in pairs:
+        if prediction.shape != truth.shape:
+            raise ValueError(f"{name}: the render is {tuple(prediction.shape)}, the picture {tuple(truth.shape)}")
+        rounded = to_bytes(prediction, rule.bits)
+        a, b = rounded / top, to_bytes(truth, rule.bits) / top
+        record = {"name": name, "psnr": min(psnr(a, b), rule.psnr_cap), "ssim": ssim(a, b, rule)}
+        if metric is not None and min(a.shape[:2]) < 32:
+            metric, reason = None, f"{name} is smaller than the 32 pixels that LPIPS needs"
+        if metric is not None:
+            record["lpips"] = metric(a, b)
+        per_image.append(record)
+        if save_to is not None:
+            file = save_to / Path(name).with_suffix(".png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), np.rint(a[..., ::-1] * 255).astype(np.uint8))
+    if not per_image:
+        raise ValueError("there is no picture to score: the split is empty")
+    means = {key: fmean(record[key] for record in per_image) for key in ("psnr", "ssim")}
+    lpips = fmean(record["lpips"] for record in per_image) if metric is not None else None
+    return {**means, "lpips": lpips, "lpips_reason": reason, "n_images": len(per_image), "per_image": per_image}
+
+
+def metrics_record(
+    scores: dict[str, Any], setting: Setting, cost: Cost, config: Config, protocol: Protocol | None = None
+) -> dict[str, Any]:
+    """The content of ``metrics.json``: `score_images`'s answer with all that it takes to compare it to another."""
+    rule = protocol or PROTOCOLS["nerfkit-v1"]
+    head = {key: value for key, value in scores.items() if key != "per_image"}
+    return {
+        "protocol": rule.name,
+        **head,
+        **dataclasses.asdict(cost),
+        **dataclasses.asdict(setting),
+        "rules": dataclasses.asdict(rule),
+        "versions": versions(),
+        "commit": commit(),
+        "config_hash": config_hash(config),
+        "seed": config.train.seed,
+        "time": now(),
+        "per_image": scores["per_image"],
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Most memory in use so far: allocated on the GPU where one was used, else resident in this process.
+
+    0 where the system does not tell.
+    """
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _double(picture: Picture) -> Float[np.ndarray, "h w 3"]:
+    if isinstance(picture, Tensor):
+        return picture.detach().cpu().double().numpy()
+    return np.ascontiguousarray(picture, np.float64)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name. A ``.pth`` goes through torch's restricted reader, which builds tensors and runs nothing."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise half a dozen kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise LpipsError(f"{path}: cannot be read as weights: {reason}") from None
+
+
+PROTOCOLS = {"nerfkit-v1": Protocol("nerfkit-v1")}

@@ -1,0 +1,276 @@
+"""Metrics against slow plain twins and against the packages they claim to equal; the protocol's promises."""
+
+import json
+import math
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from nerfkit import evaluate
+from nerfkit.config import Config
+from nerfkit.evaluate import (
+    PROTOCOLS,
+    Cost,
+    Lpips,
+    LpipsError,
+    Setting,
+    load_lpips,
+    metrics_record,
+    peak_memory_bytes,
+    psnr,
+    render_pairs,
+    score_images,
+    ssim,
+    to_bytes,
+)
+
+
+def pair(seed: int = 0, shape: tuple[int, int, int] = (19, 23, 3), noise: float = 0.1):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(shape)
+    return np.clip(truth + noise * rng.standard_normal(shape), 0, 1), truth
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """One window at a time, in two dimensions, from the definitions of mean, variance and covariance."""
+    window = np.empty((11, 11))
+    for i in range(11):
+        for j in range(11):
+            window[i, j] = math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for channel in range(3):
+        for y in range(a.shape[0] - 10):
+            for x in range(a.shape[1] - 10):
+                p, q = a[y : y + 11, x : x + 11, channel], b[y : y + 11, x : x + 11, channel]
+                p_mean, q_mean = (window * p).sum(), (window * q).sum()
+                p_var, q_var = (window * (p - p_mean) ** 2).sum(), (window * (q - q_mean) ** 2).sum()
+                covariance = (window * (p - p_mean) * (q - q_mean)).sum()
+                top = (2 * p_mean * q_mean + 0.01**2) * (2 * covariance + 0.03**2)
+                values.append(top / ((p_mean**2 + q_mean**2 + 0.01**2) * (p_var + q_var + 0.03**2)))
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("shape", [(11, 11, 3), (19, 23, 3)])
+def test_ssim_equals_the_plain_double_loop(noise, shape):
+    a, b = pair(3, shape, noise)
+    assert ssim(a, b) == pytest.approx(slow_ssim(a, b), abs=1e-12)
+
+
+def test_ssim_laws():
+    a, b = pair(noise=0.2)
+    assert ssim(a, a) == pytest.approx(1, abs=1e-12)
+    assert ssim(a, b) == pytest.approx(ssim(b, a), abs=1e-12)
+    assert ssim(a, b) == pytest.approx(ssim(a.transpose(1, 0, 2), b.transpose(1, 0, 2)), abs=1e-12)
+    assert ssim(a, b) == pytest.approx(ssim(torch.from_numpy(a), torch.from_numpy(b)), abs=1e-15)
+    assert ssim(a, 1 - a) < 0 < ssim(a, b) < 1
+    flat = np.full((16, 16, 3), 0.5)
+    assert ssim(flat, flat * 0.9) == pytest.approx((2 * 0.45 * 0.5 + 1e-4) / (0.25 + 0.45**2 + 1e-4), abs=1e-9)
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        ssim(*pair(shape=(10, 40, 3)))
+
+
+def test_psnr_laws():
+    a, b = pair()
+    assert psnr(a, b) == pytest.approx(-10 * math.log10(((a - b) ** 2).mean()))
+    assert psnr(b + (a - b) / 10, b) == pytest.approx(psnr(a, b) + 20)
+    assert psnr(torch.from_numpy(a).float(), torch.from_numpy(b).float()) == pytest.approx(psnr(a, b), abs=1e-4)
+    assert psnr(a, a) == math.inf
+    assert math.isnan(psnr(np.full_like(a, np.nan), a))
+
+
+def test_rounding():
+    values = np.array([[[-1.0, 0.0, 0.4999 / 255], [0.5001 / 255, 1.0, 7.0]], [[np.nan, np.inf, 0.5], [0, 0, 0]]])
+    assert to_bytes(values).tolist() == [[[0, 0, 0], [1, 255, 255]], [[0, 255, 128], [0, 0, 0]]]
+    assert to_bytes(torch.from_numpy(values)).tolist() == to_bytes(values).tolist()
+    levels = np.arange(255 * 3).reshape(255, 1, 3) % 256
+    assert np.array_equal(to_bytes(levels / 255), levels)
+
+
+def test_scores_are_of_the_rounded_pictures_and_per_image_means(tmp_path):
+    views = [(index, f"test/{index}.jpg", pair(index)[1]) for index in range(3)]
+    predictions = [np.clip(pair(index, noise=0.05 * (index + 1))[0], -1, 2) for index in range(3)]
+    scores = score_images(render_pairs(lambda i: torch.from_numpy(predictions[i]), views), save_to=tmp_path)
+    assert scores["n_images"] == 3
+    for key in ("psnr", "ssim"):
+        assert scores[key] == pytest.approx(np.mean([record[key] for record in scores["per_image"]]))
+    for record, prediction, (_, name, truth) in zip(scores["per_image"], predictions, views, strict=True):
+        a, b = np.round(prediction * 255) / 255, np.round(truth * 255) / 255
+        assert record["name"] == name
+        assert record["psnr"] == pytest.approx(psnr(a, b)) and record["ssim"] == pytest.approx(ssim(a, b))
+    import cv2
+
+    written = cv2.imread(str(tmp_path / "test" / "2.png"))[..., ::-1]
+    assert np.array_equal(written, to_bytes(predictions[2]))
+
+
+def test_pictures_are_rendered_one_at_a_time():
+    order = []
+
+    def render(index):
+        order.append(index)
+        return np.zeros((12, 12, 3))
+
+    pairs = render_pairs(render, [(i, str(i), np.zeros((12, 12, 3))) for i in (4, 2)])
+    assert order == []
+    next(pairs)
+    assert order == [4]
+
+
+def test_equal_pictures_get_the_cap():
+    truth = np.round(pair()[1] * 255) / 255
+    scores = score_images([("a", truth + 1e-4, truth), ("b", truth, truth)])
+    assert scores["psnr"] == PROTOCOLS["nerfkit-v1"].psnr_cap
+    json.dumps(scores, allow_nan=False)
+
+
+def test_what_cannot_be_scored_is_said():
+    with pytest.raises(ValueError, match="split is empty"):
+        score_images([])
+    with pytest.raises(ValueError, match=r"r_1: the render is \(12, 12, 3\), the picture \(12, 14, 3\)"):
+        score_images(iter([("r_1", np.zeros((12, 12, 3)), np.zeros((12, 14, 3)))]))
+
+
+def test_a_record_is_complete_and_json():
+    scores = score_images([("a", *pair())])
+    setting = Setting(background="white", split="test", split_rule="every 8th view")
+    cost = Cost(12.5, 400, 1e6, 8.5, 10**9, 20_000_000, "some device")
+    record = metrics_record(scores, setting, cost, Config())
+    wanted = "protocol psnr ssim lpips lpips_reason n_images train_seconds n_steps rays_per_second samples_per_ray "
+    wanted += "peak_memory_bytes model_bytes device background split split_rule per_image versions commit config_hash"
+    assert set(wanted.split()) <= record.keys()
+    assert record["protocol"] == "nerfkit-v1" and record["rules"]["ssim_sigma"] == 1.5
+    assert record["per_image"][0].keys() >= {"name", "psnr", "ssim"}
+    assert (record["lpips"] is None) == bool(record["lpips_reason"])
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = peak_memory_bytes()
+    assert before > 20_000_000
+    held = np.ones(60_000_000)
+    assert peak_memory_bytes() >= max(before, held.nbytes)
+
+
+# LPIPS
+
+
+def random_trunk(net: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights named and shaped as torchvision has them, of a magnitude that keeps activations alive."""
+    shapes = {
+        "alex": [(64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)],
+        "vgg": [(64, 3, 3), (64, 64, 3), (128, 64, 3), (128, 128, 3), (256, 128, 3), (256, 256, 3), (256, 256, 3)]
+        + [(512, 256, 3)]
+        + [(512, 512, 3)] * 5,
+    }[net]
+    numbers = {"alex": [0, 3, 6, 8, 10], "vgg": [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]}[net]
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {"classifier.6.bias": torch.zeros(1000)}
+    for number, (out, into, width) in zip(numbers, shapes, strict=True):
+        weight = torch.randn(out, into, width, width, generator=generator) * (2 / (into * width**2)) ** 0.5
+        tensors[f"features.{number}.weight"] = weight
+        tensors[f"features.{number}.bias"] = 0.1 * torch.randn(out, generator=generator)
+    return tensors
+
+
+def stand_in_torchvision(net: str) -> ModuleType:
+    """As much of torchvision as `lpips` asks for, so that the package itself can be the reference."""
+    relu, conv = torch.nn.ReLU, torch.nn.Conv2d
+    if net == "alex":
+        layers = [conv(3, 64, 11, 4, 2), relu(), torch.nn.MaxPool2d(3, 2), conv(64, 192, 5, padding=2), relu()]
+        layers += [torch.nn.MaxPool2d(3, 2), conv(192, 384, 3, padding=1), relu(), conv(384, 256, 3, padding=1)]
+        layers += [relu(), conv(256, 256, 3, padding=1), relu(), torch.nn.MaxPool2d(3, 2)]
+    else:
+        layers, into = [], 3
+        for out in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+            layers += [conv(into, out, 3, padding=1), relu()] if out else [torch.nn.MaxPool2d(2)]
+            into = out or into
+    module, models = ModuleType("torchvision"), ModuleType("torchvision.models")
+    holder = ModuleType("holder")
+    holder.features = torch.nn.Sequential(*layers)
+    models.alexnet = models.vgg16 = lambda pretrained: holder
+    module.models = models
+    return module
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_equals_the_package(tmp_path, monkeypatch, net):
+    trunk = random_trunk(net)
+    safetensors.torch.save_file(trunk, tmp_path / "trunk.safetensors")
+    torch.save(trunk, tmp_path / "trunk.pth")
+    a, b = pair(1, (70, 90, 3), 0.2)
+    ours = Lpips(net, tmp_path / "trunk.safetensors")
+    assert Lpips(net, tmp_path / "trunk.pth")(a, b) == ours(a, b)
+    assert ours(a, a) == 0
+    assert ours(a, b) == pytest.approx(ours(b, a), rel=1e-4) and ours(a, b) > 0
+
+    stand_in = stand_in_torchvision(net)
+    monkeypatch.setitem(sys.modules, "torchvision", stand_in)
+    monkeypatch.setitem(sys.modules, "torchvision.models", stand_in.models)
+    for name in [name for name in sys.modules if name.split(".")[0] == "lpips"]:
+        monkeypatch.delitem(sys.modules, name)
+    lpips = pytest.importorskip("lpips")
+    theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    features = {key.removeprefix("features."): value for key, value in trunk.items() if key.startswith("features.")}
+    stand_in.models.vgg16(pretrained=False).features.load_state_dict(features)
+    tensors = [torch.from_numpy(x).float().permute(2, 0, 1)[None] for x in (a, b)]
+    with torch.no_grad():
+        assert ours(a, b) == pytest.approx(theirs(*tensors, normalize=True).item(), rel=1e-4)
+    for name in [name for name in sys.modules if name.split(".")[0] == "lpips"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_lpips_without_weights_gives_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    load_lpips.cache_clear()
+    scores = score_images([("a", *pair())])
+    load_lpips.cache_clear()
+    assert scores["lpips"] is None
+    assert "vgg16-397923af.pth" in scores["lpips_reason"] and str(tmp_path) in scores["lpips_reason"]
+    assert not list(tmp_path.iterdir()), "nothing was downloaded"
+
+
+def test_lpips_with_weights_is_scored(tmp_path):
+    file = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file(random_trunk("vgg"), file)
+    scores = score_images([("a", *pair(0, (40, 40, 3))), ("b", *pair(1, (40, 40, 3)))], lpips_weights=file)
+    assert scores["lpips_reason"] is None
+    assert scores["lpips"] == pytest.approx(np.mean([record["lpips"] for record in scores["per_image"]]))
+    small = score_images([("a", *pair(0, (40, 40, 3))), ("b", *pair(1, (20, 40, 3)))], lpips_weights=file)
+    assert small["lpips"] is None and "b is smaller than the 32 pixels" in small["lpips_reason"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", "alex", "other"])
+def test_wrong_weights_are_one_sentence(tmp_path, content):
+    file = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(random_trunk("alex") if content == "alex" else {"a": torch.zeros(1)}, file)
+    with pytest.raises(LpipsError, match="weights.pth") as caught:
+        Lpips("vgg", file)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    import pickle
+
+    class Bad:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "touched"), "w"))
+
+    (tmp_path / "weights.pth").write_bytes(pickle.dumps(Bad()))
+    with pytest.raises(LpipsError):
+        Lpips("vgg", tmp_path / "weights.pth")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_missing_package_is_said(monkeypatch):
+    monkeypatch.setattr(evaluate.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LpipsError, match="pip install lpips"):
+        Lpips("vgg")
