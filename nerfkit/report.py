@@ -1,0 +1,316 @@
+"""The page of a run: ``report.html``, which opens from any disk, in light and in dark, without a network or a script.
+
+It shows what the run folder holds: figures from ``metrics.json``, curves from ``log.jsonl``, settings and provenance.
+Pictures and cameras come from the scene and are handed in; the pictures are kept in ``renders/report/``, so that the
+page can be written again without the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from nerfkit.charts import Curve, Rig, duration, line_chart, rig_views, si, smooth
+from nerfkit.config import Config, to_dict
+from nerfkit.evaluate import AnyPicture, Picture, to_bytes
+from nerfkit.run import Run, RunError
+
+PICTURES = "renders/report"
+MAX_WIDTH = 640
+"""Pixels; wider pictures are reduced (area average)."""
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#faf9f7;--card:#fff;--ink:#1c1f23;--soft:#687078;--rule:#e7e4df;--a:#0b7a75;
+--b:#cf5b3c;--shade:#0b7a7512}
+@media (prefers-color-scheme:dark){:root{--paper:#121416;--card:#1a1d20;--ink:#e9e7e3;--soft:#949ba3;--rule:#2c3034;
+--a:#4cc4ba;--b:#ff8d6d;--shade:#4cc4ba18}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+"DejaVu Sans",sans-serif;font-variant-numeric:tabular-nums}
+main{max-width:1120px;margin:0 auto;padding:48px 24px 72px}
+h1{font-size:30px;line-height:1.15;letter-spacing:-.02em;margin:0 0 6px;font-weight:650}
+h2{font-size:13px;letter-spacing:.09em;text-transform:uppercase;color:var(--soft);margin:44px 0 14px;font-weight:600}
+p{margin:0;color:var(--soft)}p.note{margin-top:10px;font-size:13px;max-width:100ch}
+.tiles{display:grid;grid-template-columns:repeat(8,1fr);gap:1px;background:var(--rule);
+border:1px solid var(--rule);border-radius:12px;overflow:hidden;margin-top:28px}
+.tile{background:var(--card);padding:16px 18px 14px}
+.tile b{display:block;font-size:25px;line-height:1.2;letter-spacing:-.02em;font-weight:620;white-space:nowrap}
+.tile b small{font-size:14px;font-weight:500;color:var(--soft);letter-spacing:0;margin-left:3px}
+.tile span{font-size:12.5px;color:var(--soft)}.tile.first b{color:var(--a)}
+.card{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:14px 16px;margin:0}
+.grid2,.grid3,.views{display:grid;gap:14px}.grid2{grid-template-columns:repeat(auto-fit,minmax(340px,1fr))}
+.grid3{grid-template-columns:repeat(auto-fit,minmax(290px,1fr))}
+figcaption{display:flex;justify-content:space-between;gap:12px;font-size:13.5px;margin-bottom:8px}
+figcaption b{font-weight:600}figcaption span{color:var(--soft);overflow-wrap:anywhere}
+.trio{display:grid;grid-template-columns:repeat(3,1fr);gap:8px}
+.trio img{display:block;width:100%;border-radius:6px;outline:1px solid var(--rule)}
+.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
+.scale{display:inline-block;width:120px;height:9px;border-radius:5px;vertical-align:-1px;margin:0 6px}
+svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
+.tick{fill:var(--soft);font-size:10.5px}.label{fill:var(--ink);font-size:12px;font-weight:600}
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
+.line.a,.camera.a{stroke:var(--a)}.line.b,.camera.b{stroke:var(--b)}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
+.line.faint{stroke:var(--a);opacity:.28;stroke-width:1}
+.camera{fill:none;stroke-width:1.1;stroke-linejoin:round;opacity:.8}.camera.b{stroke-width:1.5;opacity:1}
+.box{fill:var(--shade);stroke:var(--soft);stroke-dasharray:5 4}
+.key{display:inline-block;width:14px;height:3px;border-radius:2px;vertical-align:3px;margin:0 5px 0 12px}
+.key.a{background:var(--a)}.key.b{background:var(--b)}
+table{border-collapse:collapse;width:100%;font-size:13.5px}
+td,th{text-align:left;vertical-align:top;padding:5px 12px 5px 0;border-bottom:1px solid var(--rule);font-weight:400}
+tr:last-child>*{border-bottom:0}th{color:var(--soft);white-space:nowrap;width:1%;padding-right:22px}
+td{overflow-wrap:anywhere}td s{color:var(--soft);text-decoration:none}
+code{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
+@media (max-width:1040px){.tiles{grid-template-columns:repeat(4,1fr)}}
+@media (max-width:560px){main{padding:28px 14px}.tiles{grid-template-columns:1fr 1fr}
+.trio{grid-template-columns:1fr}.grid2,.grid3{grid-template-columns:1fr}}
+@media print{.card,.tiles{break-inside:avoid}}
+"""
+
+PictureFn = Callable[[str], tuple[AnyPicture, AnyPicture]]
+"""Name of a view -> (render, truth), of one size."""
+
+
+def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig | None = None) -> Path:
+    """Write ``report.html`` into a run folder; what the run does not have yet is left out.
+
+    Args:
+        run_folder: of a run, at any moment of its training.
+        picture_fn: gives render and truth of a held-out view; it is asked for the worst, the median and the best. None
+            shows the pictures of the last time, where they are of the same views.
+        rig: the scene's cameras; None leaves their picture out.
+
+    Returns the page's path. Raises RunError where the folder is no run or one of its files is broken.
+    """
+    run = Run.open(run_folder)
+    metrics = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
+    records = run.read_log()
+    sections = [
+        _header(run, metrics, records),
+        _tiles(metrics, records),
+        _section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
+        _section("Course of the training", _curves(records)),
+        _section("Cameras", _cameras(rig) if rig is not None else ""),
+        _section("Settings that differ from the defaults", _settings(run.config)),
+        _section("Provenance", _provenance(run, metrics)),
+    ]
+    title = escape(_name(run))
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(filter(None, sections))
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    return run.write_text("report.html", page)
+
+
+def pick_views(per_image: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Records of the worst, the median and the best view by PSNR; fewer where there are fewer views."""
+    ranked = sorted(per_image, key=lambda record: record["psnr"])
+    if not ranked:
+        return {}
+    picked = {"Worst": ranked[0], "Median": ranked[(len(ranked) - 1) // 2], "Best": ranked[-1]}
+    names = [record["name"] for record in picked.values()]
+    return {label: record for i, (label, record) in enumerate(picked.items()) if record["name"] not in names[:i]}
+
+
+def error_map(render: Picture, truth: Picture, top: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Mean absolute difference over the channels as a colour (RGB), from 0 (black) to ``top`` and above (pale)."""
+    error = _difference(render, truth) / top
+    return cv2.applyColorMap(np.rint(np.clip(error, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def _difference(render: Picture, truth: Picture) -> Float[np.ndarray, "h w"]:
+    return np.abs(to_bytes(render).astype(float) - to_bytes(truth)).mean(-1) / 255
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>" if content else ""
+
+
+def _name(run: Run) -> str:
+    return f"{run.provenance['scene']['name']} · {run.path.resolve().name}"
+
+
+def _header(run: Run, metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    origin = run.provenance
+    facts = [metrics.get("device") or origin["device"], origin["created"][:10]]
+    steps = metrics.get("n_steps") or (records[-1].get("step") if records else 0)
+    facts.append(f"{steps} steps" if steps else "not trained yet")
+    if metrics:
+        facts.append(f"{metrics['n_images']} {metrics['split']} views over {metrics['background']}")
+        facts.append(f"protocol {metrics['protocol']}")
+    return f"<header>\n<h1>{escape(_name(run))}</h1>\n<p>{escape('  ·  '.join(facts))}</p>\n</header>"
+
+
+def _tiles(metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    last = records[-1] if records else {}
+
+    def figure(key: str, form: str) -> str:
+        return "–" if metrics.get(key) is None else format(metrics[key], form)
+
+    seconds, rate = (metrics.get(a, last.get(b)) for a, b in (("train_seconds", "seconds"), ("rays_per_second",) * 2))
+    tiles = [
+        ("PSNR", figure("psnr", ".2f"), "dB"),
+        ("SSIM", figure("ssim", ".4f"), ""),
+        ("LPIPS", figure("lpips", ".4f"), ""),
+        ("training", duration(seconds), ""),
+        ("rays a second", si(rate), ""),
+        ("samples a ray", si(metrics.get("samples_per_ray", last.get("samples_per_ray"))), ""),
+        ("model", si(metrics.get("model_bytes")), "B"),
+        ("peak memory", si(metrics.get("peak_memory_bytes")), "B"),
+    ]
+    cells = []
+    for i, (label, value, unit) in enumerate(tiles):
+        number, _, prefix = value.partition(" ")
+        tail = f"<small>{prefix}{unit}</small>" if prefix + unit and value != "–" else ""
+        cells.append(
+            f'<div class="tile{" first" if i == 0 else ""}"><b>{number}{tail}</b><span>{escape(label)}</span></div>'
+        )
+    reason = metrics.get("lpips_reason")
+    note = f'<p class="note">No LPIPS: {escape(reason)}.</p>' if reason else ""
+    return f'<div class="tiles">{"".join(cells)}</div>\n{note}'
+
+
+def _views(run: Run, picked: dict[str, dict[str, Any]], picture_fn: PictureFn | None) -> str:
+    """Render, truth and error of the picked views; writes the pictures where it is given a source of them."""
+    names = {label: record["name"] for label, record in picked.items()}
+    if picture_fn is not None and names:
+        _write_pictures(run, names, picture_fn)
+    try:
+        kept = run.read_json(f"{PICTURES}/views.json")
+    except RunError:
+        return ""
+    if not names or kept["names"] != names:
+        return ""
+    figures = []
+    for label, record in picked.items():
+        images = "".join(
+            f'<div><img src="{PICTURES}/{label.lower()}-{kind}.jpg" alt="{label} view, {kind}"/>'
+            f"<span>{kind}</span></div>"
+            for kind in ("render", "truth", "error")
+        )
+        figures.append(
+            f'<figure class="card"><figcaption><b>{label} view</b><span>{escape(record["name"])}  ·  '
+            f"{record['psnr']:.2f} dB  ·  SSIM {record['ssim']:.4f}</span></figcaption>"
+            f'<div class="trio">{images}</div></figure>'
+        )
+    stops = cv2.applyColorMap(np.linspace(0, 255, 9).astype(np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+    colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in stops.tolist())
+    scale = (
+        f'<p class="note">Error: mean absolute difference over the channels, 0 '
+        f'<span class="scale" style="background:linear-gradient(90deg,{colours})"></span> {kept["top"]:.2g} and above, '
+        "of a range of 1; one scale for all views.</p>"
+    )
+    return f'<div class="views">{"".join(figures)}</div>\n{scale}'
+
+
+def _write_pictures(run: Run, names: dict[str, str], picture_fn: PictureFn) -> None:
+    pairs = {label: picture_fn(name) for label, name in names.items()}
+    # One scale for all, set by the larger errors but not by a handful of outliers.
+    top = max(float(np.quantile(_difference(*pair), 0.995)) for pair in pairs.values()) or 1 / 255
+    folder = run.path / PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    for label, (render, truth) in pairs.items():
+        images = {"render": to_bytes(render), "truth": to_bytes(truth), "error": error_map(render, truth, top)}
+        for kind, image in images.items():
+            if image.shape[1] > MAX_WIDTH:
+                height = round(image.shape[0] * MAX_WIDTH / image.shape[1])
+                image = cv2.resize(image, (MAX_WIDTH, height), interpolation=cv2.INTER_AREA)
+            options = [cv2.IMWRITE_JPEG_QUALITY, 93, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+            cv2.imwrite(str(folder / f"{label.lower()}-{kind}.jpg"), image[..., ::-1], options)
+    run.write_json(f"{PICTURES}/views.json", {"names": names, "top": top})
+
+
+def _curves(records: list[dict[str, Any]]) -> str:
+    def column(key: str) -> list[Any]:
+        return [record.get(key) for record in records]
+
+    seconds = column("seconds")
+
+    def chart(title: str, key: str, form: str, log: bool = False, low: float | None = None) -> str:
+        values = column(key)
+        curves = [Curve(seconds, values, "faint"), Curve(seconds, smooth(values), "a")]
+        digits = 4 if key == "psnr" else 3
+        last = next((value for value in reversed(curves[1].y) if value is not None), None)
+        held_out = column("test_psnr") if key == "psnr" else []
+        tail = ""
+        if any(value is not None for value in held_out):
+            curves.append(Curve(seconds, held_out, "b", dots=True))
+            tail = '<i class="key a"></i>training<i class="key b"></i>held out'
+        drawing = line_chart(f"{title} against time", curves, log, low)
+        if not drawing:
+            return ""
+        caption = f"<b>{title}</b><span>{form.format(si(last, digits))}{tail}</span>"
+        return f'<figure class="card"><figcaption>{caption}</figcaption>{drawing}</figure>'
+
+    charts = [
+        chart("PSNR", "psnr", "{} dB"),
+        chart("Loss", "loss", "{}", log=True),
+        chart("Learning rate", "learning_rate", "{}", log=True),
+        chart("Rays a second", "rays_per_second", "{}", low=0.0),
+        chart("Samples a ray", "samples_per_ray", "{}", low=0.0),
+        chart("Occupied share of the box", "occupancy", "{}", low=0.0),
+    ]
+    drawn = "".join(charts)
+    note = '<p class="note">Against seconds of training. Pale: as reported; strong: moving average.</p>'
+    return f'<div class="grid3">{drawn}</div>\n{note}' if drawn else ""
+
+
+def _cameras(rig: Rig) -> str:
+    n_train = sum(split == "train" for split in rig.splits)
+    key = f'<i class="key a"></i>{n_train} train<i class="key b"></i>{len(rig.splits) - n_train} held out'
+    titles = zip(("From above", "From the side"), rig_views(rig), strict=True)
+    figures = "".join(
+        f'<figure class="card"><figcaption><b>{title}</b><span>{key}</span></figcaption>{drawing}</figure>'
+        for title, drawing in titles
+    )
+    note = '<p class="note">Scene coordinates. Dashed: the box of the model.</p>'
+    return f'<div class="grid2">{figures}</div>\n{note}'
+
+
+def _settings(config: Config) -> str:
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return out
+
+    ours, defaults = flat(to_dict(config)), flat(to_dict(Config()))
+    rows = [
+        (f"<code>{escape(key)}</code>", f"{escape(str(value))}  <s>instead of {escape(str(defaults[key]))}</s>")
+        for key, value in ours.items()
+        if value != defaults[key]
+    ]
+    return _table(rows) if rows else '<div class="card"><p>None.</p></div>'
+
+
+def _provenance(run: Run, metrics: dict[str, Any]) -> str:
+    origin = run.provenance
+    versions = "  ·  ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)
+    resumed = "  ·  ".join(f"at step {session['step']}, {session['time']}" for session in origin.get("resumed", []))
+    rows = [
+        ("command", f"<code>{escape(' '.join(origin['command']))}</code>"),
+        ("scene", escape(f"{origin['scene']['name']} at {origin['scene']['relative']}")),
+        ("fingerprint", f"<code>{escape(origin['scene']['fingerprint'])}</code>"),
+        ("started", escape(origin["created"])),
+        ("resumed", escape(resumed)),
+        ("device", escape("  ·  ".join(dict.fromkeys((origin["device"], origin["cpu"]))))),
+        ("threads", str(origin["threads"])),
+        ("versions", escape(versions)),
+        ("commit", f"<code>{escape(origin['commit'])}</code>" if origin["commit"] else ""),
+        ("settings", f"<code>{escape(origin['config_hash'])}</code>, seed {origin['seed']}"),
+        ("split", escape(str(metrics.get("split_rule") or ""))),
+    ]
+    return _table([row for row in rows if row[1]])
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    body = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows)
+    return f'<div class="card"><table>{body}</table></div>'

@@ -1,0 +1,287 @@
+"""The page of a run is well-formed, complete, and stands on its own wherever its folder goes."""
+
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, rig_views, si, smooth
+from nerfkit.config import Config, FieldConfig
+from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
+from nerfkit.report import error_map, pick_views, write_report
+from nerfkit.run import Run, RunError
+
+NAMES = [f"views/<r>&'{index}.png" for index in range(5)]
+
+
+def pictures(name: str) -> tuple[np.ndarray, np.ndarray]:
+    index = NAMES.index(name)
+    rng = np.random.default_rng(index)
+    truth = rng.random((30, 40, 3))
+    return np.clip(truth + 0.02 * (1 + index) * rng.standard_normal(truth.shape), 0, 1), truth
+
+
+def make_rig(n: int = 12, up: int = 2) -> Rig:
+    """Cameras on a ring around the origin that look at it, the given axis up."""
+    c2w = np.zeros((n, 3, 4))
+    for i, angle in enumerate(np.linspace(0, 2 * np.pi, n, endpoint=False)):
+        place = np.roll([2 * np.cos(angle), 2 * np.sin(angle), 0.5], up - 2)
+        forward = -place / np.linalg.norm(place)
+        right = np.cross(forward, np.eye(3)[up])
+        right /= np.linalg.norm(right)
+        c2w[i] = np.stack([right, np.cross(forward, right), forward, place], 1)
+    return Rig(c2w, np.array([-1.0, -1, -1, 1, 1, 1]), ["test" if i % 4 == 0 else "train" for i in range(n)])
+
+
+def make_run(folder: Path, trained: bool = True, scored: bool = True) -> Run:
+    config = Config(field=FieldConfig(width=32))
+    run = Run.create(
+        folder / "a<b", config, folder / "scene", "toy & co", {}, "f1n9er", {}, ["nerfkit", "--x", "</td>"]
+    )
+    for step in range(1, 40 if trained else 0):
+        run.log(
+            {
+                "step": step,
+                "seconds": 3.0 * step,
+                "loss": 1 / step if step != 7 else float("nan"),
+                "psnr": 20 + step / 10,
+                "rays_per_second": 1e5,
+                "samples_per_ray": 9.0,
+                "learning_rate": 0.01 * 0.9**step,
+                "occupancy": 1 / step,
+                "test_psnr": 21.0 if step % 10 == 0 else None,
+            }
+        )
+    if scored:
+        scores = score_images((name, *pictures(name)) for name in NAMES)
+        cost = Cost(120.0, 39, 1e5, 9.0, 2**30, 2**20, "device")
+        record = metrics_record(scores, Setting("white", "test", "every <8th>"), cost, config)
+        run.write_json("metrics.json", record)
+    return run
+
+
+class Page(HTMLParser):
+    """Checks nesting and gathers references and text."""
+
+    VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text())
+        self.close()
+        assert self.open == [], "elements left open"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [value for key, value in attrs if key in ("src", "href", "data", "xlink:href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check_page(path: Path) -> Page:
+    page = Page(path)
+    ElementTree.fromstring(path.read_text().replace("<!DOCTYPE html>", ""))  # every drawing and entity is well-formed
+    for reference in page.references:
+        assert not Path(reference).is_absolute() and ":" not in reference and ".." not in reference
+        assert (path.parent / reference).is_file()
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "http" not in path.read_text() and "url(" not in path.read_text() and "@import" not in path.read_text()
+    assert not re.search(r"\b(nan|inf|none)\b", path.read_text().split("</style>")[1])
+    return page
+
+
+def test_a_full_page(tmp_path):
+    run = make_run(tmp_path)
+    path = write_report(run.path, pictures, make_rig())
+    assert path == run.path / "report.html"
+    page = check_page(path)
+    for words in ("toy & co · a<b", "Worst view", "Median view", "Best view", "SSIM 0.", "</td>", "Cameras", "2:00min"):
+        assert words in page.text
+    assert "field.width" in page.text and "32  instead of 64" in page.text
+    assert "9 train" in page.text and "3 held out" in page.text
+    assert "every <8th>" in page.text and "No LPIPS" in page.text
+    assert len(page.references) == 9 and page.tags.count("svg") == 8
+    assert not list(run.path.glob(".*"))
+
+
+def test_the_page_moves_with_its_folder(tmp_path):
+    run = make_run(tmp_path)
+    write_report(run.path, pictures, make_rig())
+    assert str(tmp_path) not in (run.path / "report.html").read_text()
+    moved = tmp_path / "other" / "place"
+    shutil.move(run.path, moved)
+    check_page(moved / "report.html")
+
+
+@pytest.mark.parametrize(("trained", "scored"), [(False, False), (True, False), (False, True)])
+def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
+    run = make_run(tmp_path, trained, scored)
+    page = check_page(write_report(run.path))
+    assert ("Course of the training" in page.text) == trained
+    assert "Held-out views" not in page.text and "Cameras" not in page.text
+    assert ("not trained yet" in page.text) == (not trained and not scored)
+
+
+def test_the_pictures_stay_until_they_are_of_other_views(tmp_path):
+    run = make_run(tmp_path)
+    write_report(run.path, pictures)
+    assert len(check_page(write_report(run.path)).references) == 9
+    metrics = run.read_json("metrics.json")
+    metrics["per_image"][0]["psnr"] = 1.0  # another view is the worst now
+    run.write_json("metrics.json", metrics)
+    assert check_page(write_report(run.path)).references == []
+
+
+def test_only_a_run_has_a_page(tmp_path):
+    with pytest.raises(RunError, match="is no run folder"):
+        write_report(tmp_path)
+
+
+def test_pictures_are_those_of_the_view_and_not_larger_than_needed(tmp_path):
+    run = make_run(tmp_path)
+
+    def wide(name):
+        return tuple(np.kron(image, np.ones((20, 20, 1))) for image in pictures(name))
+
+    write_report(run.path, wide)
+    worst = run.read_json("renders/report/views.json")["names"]["Worst"]
+    written = cv2.imread(str(run.path / "renders/report/worst-truth.jpg"))[..., ::-1] / 255
+    assert written.shape == (480, 640, 3)
+    assert np.abs(cv2.resize(written, (40, 30), interpolation=cv2.INTER_AREA) - pictures(worst)[1]).max() < 0.06
+
+
+def test_worst_median_best():
+    records = [{"name": str(psnr), "psnr": float(psnr)} for psnr in (30, 10, 50, 20, 40)]
+    assert {label: record["name"] for label, record in pick_views(records).items()} == {
+        "Worst": "10",
+        "Median": "30",
+        "Best": "50",
+    }
+    assert list(pick_views(records[:2])) == ["Worst", "Best"]
+    assert list(pick_views(records[:1])) == ["Worst"]
+    assert pick_views([]) == {}
+
+
+def test_error_map_grows_lighter_with_the_error():
+    truth = np.zeros((1, 5, 3))
+    render = np.linspace(0, 0.4, 5)[None, :, None] * np.ones(3)
+    light = error_map(render, truth, 0.3).sum(-1)[0].astype(int)
+    assert np.all(np.diff(light[:4]) > 0) and light[3] == light[4]
+    assert np.array_equal(error_map(render, truth, 0.3), error_map(truth, render, 0.3))
+
+
+# Charts
+
+
+def numbers_of(svg: str, tag: str) -> list[list[float]]:
+    """Coordinates of each element of this tag that has a path."""
+    root = ElementTree.fromstring(svg)
+    paths = [element.get("d") for element in root.iter(tag) if element.get("class", "").startswith("line")]
+    return [[float(word) for word in path.replace("M", "").replace("L", " ").split()] for path in paths]
+
+
+def test_a_curve_stays_in_its_frame_and_goes_the_right_way():
+    x = list(range(1000))
+    svg = line_chart("a < b", [Curve(x, [v**0.5 for v in x], "faint"), Curve(x, [v / 50 for v in x])])
+    for points in numbers_of(svg, "path"):
+        px, py = np.array(points[0::2]), np.array(points[1::2])
+        assert len(px) <= 301
+        assert px.min() >= 0 and px.max() <= 360 and py.min() >= 0 and py.max() <= 190
+        assert np.all(np.diff(px) > 0) and np.all(np.diff(py) <= 0)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("y", [[], [None], [float("nan")], [5.0], [5.0, 5.0], [0.0, 0.0], [0.0, -1.0], [1e-9, 1e9]])
+def test_charts_of_hardly_anything(log, y):
+    svg = line_chart("t", [Curve(list(range(len(y))), y, dots=True)], log, low=None)
+    if svg:
+        ElementTree.fromstring(svg)
+        assert "nan" not in svg and "inf" not in svg
+    else:
+        assert all(v is None or v != v or (log and v <= 0) for v in y)
+
+
+def test_the_last_point_is_always_drawn():
+    y = [0.0] * 1001 + [1.0]
+    (points,) = numbers_of(line_chart("t", [Curve(list(range(1002)), y)]), "path")
+    assert points[-1] < points[-3]
+
+
+def test_ticks_are_round_inside_and_few():
+    rng = np.random.default_rng(0)
+    for low, span in zip(rng.uniform(-100, 100, 200), 10 ** rng.uniform(-3, 6, 200), strict=True):
+        ticks = nice_ticks(low, low + span)
+        assert 2 <= len(ticks) <= 8
+        assert low - 1e-6 * span <= ticks[0] and ticks[-1] <= low + span * (1 + 1e-6)
+    assert nice_ticks(3, 3) == [3]
+
+
+def test_numbers_for_people():
+    assert [si(v) for v in (0, 0.5, 999.4, 999.6, 12345, 2e6, 3e9, None, float("nan"))] == [
+        *("0", "0.5", "999", "1 k", "12.3 k", "2 M", "3 G", "–", "–")
+    ]
+    assert [duration(v) for v in (0.04, 59.9, 59.96, 3599.6, 7300, None)] == [
+        *("0.0 s", "59.9 s", "1:00 min", "1:00 h", "2:01 h", "–")
+    ]
+
+
+def test_smoothing_keeps_constants_ends_and_gaps():
+    assert smooth([2.0] * 50, 0.2) == [2.0] * 50
+    values = [float(v) for v in range(100)]
+    smoothed = smooth(values, 0.1)
+    assert smoothed[0] == 0 and np.allclose(smoothed[:90], values[:90])
+    assert smooth([1.0, None, float("nan"), 3.0], 1.0)[1:3] == [None, None]
+    assert smooth([]) == []
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+@pytest.mark.parametrize("n", [0, 1, 12, 300])
+def test_cameras_are_drawn_inside_the_picture(up, n):
+    for svg in rig_views(make_rig(n, up)):
+        root = ElementTree.fromstring(svg)
+        cameras = [e for e in root.iter("path") if e.get("class", "").startswith("camera")]
+        assert len(cameras) == n
+        for camera in cameras:
+            words = camera.get("d").replace("M", " ").replace("L", " ").replace("Z", " ").split()
+            x, y = np.array(words[0::2], float), np.array(words[1::2], float)
+            assert x.min() >= 0 and x.max() <= 460 and y.min() >= 0 and y.max() <= 380
+
+
+def test_the_side_view_has_up_on_top():
+    rig = make_rig(8)
+    rig.c2w[0, 2, 3] += 3  # the first camera, held out, is lifted along z
+    root = ElementTree.fromstring(rig_views(rig)[1])
+    heights = {}
+    for e in root.iter("path"):
+        if e.get("class", "").startswith("camera"):
+            heights[float(e.get("d").split("M")[2].split()[1].split("L")[0])] = e.get("class")
+    assert heights[min(heights)] == "camera b"
+    labels = [e.text for e in root.iter("text") if e.get("class") == "label"]
+    assert labels == ["x →", "z ↑"]
+
+
+def test_a_huge_box_does_not_shrink_the_cameras():
+    rig = make_rig(12)
+    svg = rig_views(Rig(rig.c2w, 1000 * rig.aabb, rig.splits))[0]
+    xs = [float(part.split()[0]) for part in svg.split('class="camera')[1].split('d="M')[1].split("L")[:4]]
+    assert max(xs) - min(xs) > 2
