@@ -40,7 +40,9 @@ from nerfkit.config import Config
 from nerfkit.provenance import commit, config_hash, now, versions
 
 Picture = Float[np.ndarray, "h w 3"] | Float[Tensor, "h w 3"]
-"""RGB in [0, 1]."""
+"""RGB in [0, 1]; those of one call have one size."""
+AnyPicture = Float[np.ndarray, "_ _ 3"] | Float[Tensor, "_ _ 3"]
+"""The same, each of its own size."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Lpips:
         name, self.stages = _TRUNKS[net]
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / name
         if not path.is_file():
-            raise LpipsError(f"no {net} weights: there is no {path.name} at {path.parent}")
+            raise LpipsError(f"no {net} weights: there is no {path.name} in {_short(path.parent)}")
         heads = _load_tensors(Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth")
         trunk = _load_tensors(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -215,15 +217,15 @@ def load_lpips(net: Literal["alex", "vgg"] = "vgg", weights: Path | None = None)
 
 
 def render_pairs(
-    render_fn: Callable[[int], Picture], views: Iterable[tuple[int, str, Picture]]
-) -> Iterator[tuple[str, Picture, Picture]]:
+    render_fn: Callable[[int], AnyPicture], views: Iterable[tuple[int, str, AnyPicture]]
+) -> Iterator[tuple[str, AnyPicture, AnyPicture]]:
     """Render each view (index, name, truth) when its turn comes: yields (name, prediction, truth)."""
     for index, name, truth in views:
         yield name, render_fn(index), truth
 
 
 def score_images(
-    pairs: Iterable[tuple[str, Picture, Picture]],
+    pairs: Iterable[tuple[str, AnyPicture, AnyPicture]],
     protocol: Protocol | None = None,
     lpips_weights: Path | None = None,
     save_to: Path | None = None,
@@ -305,6 +307,11 @@ def _double(picture: Picture) -> Float[np.ndarray, "h w 3"]:
     if isinstance(picture, Tensor):
         return picture.detach().cpu().double().numpy()
     return np.ascontiguousarray(picture, np.float64)
+
+
+def _short(path: Path) -> str:
+    """A path as people write it: the reason goes into files that are shared, and a home is nobody's business."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -158,22 +158,25 @@ class Run:
         places = " nor ".join(dict.fromkeys(map(str, tried)))
         raise RunError(f"{self.path}: its scene {scene['name']} is not at {places}; say where it is")
 
-    def write_json(self, name: str, data: Any) -> Path:
-        """Write plain data (see `plain`) to the file ``name`` of the run; a reader sees the old file or the new one."""
+    def write_text(self, name: str, text: str) -> Path:
+        """Write the file ``name`` of the run; a reader sees the old file or the new one."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         _write_synced(aside, text.encode())
         os.replace(aside, path)
         _sync_folder(path.parent)
         return path
 
+    def write_json(self, name: str, data: Any) -> Path:
+        """Write plain data (see `plain`) to the file ``name`` of the run, as `write_text` does."""
+        return self.write_text(name, json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
     def read_json(self, name: str) -> Any:
         """Plain data of the file ``name`` of the run. Raises RunError where it is missing or broken."""
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RunError(f"{path}: there is no such file in the run") from None
         except (OSError, ValueError) as error:
@@ -215,9 +218,7 @@ class Run:
             if later > step:
                 _discard(path)
         kept = [record for record in self.read_log() if record.get("step", 0) <= step]
-        aside = self.path / f".log.jsonl.{os.getpid()}.tmp"
-        _write_synced(aside, "".join(json.dumps(record) + "\n" for record in kept).encode())
-        os.replace(aside, self.path / "log.jsonl")
+        self.write_text("log.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         session = {"step": step, "command": command, "time": now(), "device": device_name(self.config)}

@@ -133,7 +133,7 @@ def test_what_cannot_be_scored_is_said():
     with pytest.raises(ValueError, match="split is empty"):
         score_images([])
     with pytest.raises(ValueError, match=r"r_1: the render is \(12, 12, 3\), the picture \(12, 14, 3\)"):
-        score_images(iter([("r_1", np.zeros((12, 12, 3)), np.zeros((12, 14, 3)))]))
+        score_images([("r_1", np.zeros((12, 12, 3)), np.zeros((12, 14, 3)))])
 
 
 def test_a_record_is_complete_and_json():
