@@ -238,7 +238,9 @@ torch.set_num_threads(1)
 warnings.simplefilter("error")
 run, random_ = Run.open(Path(sys.argv[1])), random.Random(0)
 tensors = {f"w{i}": torch.ones(1000) for i in range(8)}
+start = time.perf_counter()
 run.save_checkpoint(0, tensors, tensors, tensors, {})
+once = time.perf_counter() - start
 before = reached = 0
 for attempt in range(20):
     child = os.fork()
@@ -246,14 +248,14 @@ for attempt in range(20):
         while True:
             before += 1
             run.save_checkpoint(before, tensors, tensors, tensors, {"n": before})
-    time.sleep(random_.uniform(0.002, 0.08))
+    time.sleep(once * random_.uniform(0.1, 5))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     found = run.load_checkpoint()
     assert found.step >= before and found.state.get("n", 0) == found.step, (before, found.step)
     reached += found.step > before
     before = found.step
-print(before, reached)
+print(before, reached, once)
 """
 
 
@@ -262,7 +264,7 @@ def test_kill_9_at_any_moment(tmp_path):
     run = make_run(tmp_path)
     done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[1]) >= 5, "the kills came too early to say anything"
+    assert int(done.stdout.split()[1]) >= 3, "the kills came too early to say anything"
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
