@@ -1,0 +1,82 @@
+"""A toy scene: a textured ball, drawn analytically and written as the folders that people have."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+from nerfkit.cameras import Cameras
+from nerfkit.poses import look_at, opencv_to_opengl
+
+SIZE = 32
+ANGLE_X = 0.8
+RADIUS = 0.7
+DISTANCE = 3.0
+CENTER = (0.3, -0.2, 0.1)
+
+
+def ball_cameras(n: int, shift: float = 0.0) -> Cameras:
+    """Cameras on two rings round the ball."""
+    turn = (torch.arange(n) + shift) / n * math.tau
+    height = torch.where(torch.arange(n) % 2 == 0, 0.6, -0.3)
+    level = torch.cos(height)
+    around = torch.stack([torch.cos(turn) * level, torch.sin(turn) * level, torch.sin(height)], -1)
+    center = torch.tensor(CENTER)
+    c2w = look_at(center + DISTANCE * around, center.expand(n, 3), torch.tensor([0.0, 0.0, 1.0]))
+    return Cameras.pinhole(c2w, SIZE / 2 / math.tan(ANGLE_X / 2), SIZE, SIZE)
+
+
+def draw_ball(cameras: Cameras, number: int) -> np.ndarray:
+    """RGBA picture, 8 bits: colour is a smooth function of the point on the ball."""
+    pixels = cameras.pixel_grid(number).flatten(0, 1)
+    rays = cameras.rays(torch.full((len(pixels),), number), pixels)
+    offset = rays.rays_o - torch.tensor(CENTER)
+    b = (offset * rays.rays_d).sum(-1)
+    inside = b * b - (offset * offset).sum(-1) + RADIUS**2
+    point = offset + (-b - inside.clamp_min(0).sqrt())[:, None] * rays.rays_d
+    rgb = 0.5 + 0.5 * torch.sin(4 * point / RADIUS + torch.tensor([0.0, 1.0, 2.0]))
+    rgba = torch.cat([rgb, torch.ones_like(rgb[:, :1])], -1) * (inside > 0)[:, None]
+    return (rgba * 255).round().byte().view(SIZE, SIZE, 4).numpy()
+
+
+def frames_of(cameras: Cameras, names: list[str]) -> list[dict]:
+    """Entries of a transforms.json."""
+    bottom = [0.0, 0.0, 0.0, 1.0]
+    poses = opencv_to_opengl(cameras.c2w).tolist()
+    return [{"file_path": name, "transform_matrix": [*pose, bottom]} for name, pose in zip(names, poses, strict=True)]
+
+
+@pytest.fixture
+def toy_scene(tmp_path: Path) -> Path:
+    """A Blender-synthetic folder: 8 views to train on and 4 to test, 32x32 RGBA."""
+    root = tmp_path / "ball"
+    for split, n, shift in (("train", 8, 0.0), ("test", 4, 0.3)):
+        (root / split).mkdir(parents=True)
+        cameras = ball_cameras(n, shift)
+        for number in range(n):
+            imageio.imwrite(root / split / f"r_{number}.png", draw_ball(cameras, number))
+        frames = frames_of(cameras, [f"./{split}/r_{number}" for number in range(n)])
+        text = json.dumps({"camera_angle_x": ANGLE_X, "frames": frames})
+        (root / f"transforms_{split}.json").write_text(text)
+    return root
+
+
+@pytest.fixture
+def toy_capture(tmp_path: Path) -> Path:
+    """The same ball before a grey wall as one transforms.json: 12 opaque views, intrinsics in pixels."""
+    root = tmp_path / "capture"
+    (root / "images").mkdir(parents=True)
+    cameras = ball_cameras(12)
+    names = [f"images/{number:03d}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        rgba = draw_ball(cameras, number)
+        imageio.imwrite(root / name, np.where(rgba[..., 3:] > 0, rgba[..., :3], 90).astype(np.uint8))
+    size = {"w": SIZE, "h": SIZE, "fl_x": float(cameras.fl_x[0]), "fl_y": float(cameras.fl_y[0])}
+    (root / "transforms.json").write_text(json.dumps({**size, "frames": frames_of(cameras, names)}))
+    return root
