@@ -1,0 +1,144 @@
+"""Folders of posed images: `load_scene` reads one, whatever format it is in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nerfkit.cameras import Cameras
+from nerfkit.config import DataConfig
+from nerfkit.poses import SceneError
+from nerfkit.scene.box import choose_frame
+from nerfkit.scene.images import Picture, read_pictures
+from nerfkit.scene.listing import View
+from nerfkit.scene.scene import Frame, Scene, alpha_of
+from nerfkit.scene.transforms import SPLITS, read_blender, read_transforms
+
+__all__ = ["READERS", "Frame", "Scene", "SceneError", "load_scene"]
+
+
+def _find_listing(path: Path) -> Path:
+    """The file that says what a folder holds; ``path`` may be that file itself."""
+    if path.is_file() and path.suffix == ".json":
+        return path
+    if not path.is_dir():
+        raise SceneError(f"{path}: there is no such folder")
+    for name in READERS:
+        if (path / name).is_file():
+            return path / name
+    if not any(path.iterdir()):
+        raise SceneError(f"{path}: the folder is empty")
+    looked = " or ".join(READERS)
+    raise SceneError(f"{path}: no {looked} here; photos without camera poses need `nerfkit prepare` first")
+
+
+def _cameras(views: Sequence[View], pictures: Sequence[Picture], downscale: int) -> tuple[Cameras, list[str]]:
+    """Cameras of the pictures as they are in memory, and a note if stated intrinsics were for another size."""
+    fitted, rescaled, notes = [], [], []
+    for view, picture in zip(views, pictures, strict=True):
+        stated = (view.intrinsics.width or picture.size[0], view.intrinsics.height or picture.size[1])
+        fitted.append(view.intrinsics.fitted(*picture.size, f"{view.where} ({view.path.name})"))
+        if stated != picture.size:
+            rescaled.append(f"{view.path.name} is {picture.size[0]}x{picture.size[1]}, not {stated[0]}x{stated[1]}")
+    if rescaled:
+        notes.append(f"{len(rescaled)} pictures have another size than stated; intrinsics were scaled ({rescaled[0]})")
+    try:
+        cameras = Cameras.from_intrinsics(torch.stack([view.c2w for view in views]), fitted)
+    except SceneError as error:
+        raise SceneError(f"{views[0].where.split(': ')[0]}: {error}") from None
+    return cameras.scaled(1 / downscale), notes
+
+
+def _splits(views: Sequence[View], every: int, file: Path) -> tuple[dict[str, list[int]], str]:
+    """Indices of each split, and the rule that made them."""
+    if any(view.split for view in views):
+        splits = {name: [i for i, view in enumerate(views) if view.split == name] for name in SPLITS}
+        # A scene that names but one held-out split means it for testing.
+        splits["test"] = splits["test"] or splits["val"]
+        rule = "files"
+    else:
+        held = [i for i in range(len(views)) if every and len(views) > 1 and i % every == 0]
+        splits = {"train": [i for i in range(len(views)) if i not in set(held)], "val": [], "test": held}
+        rule = f"every {_ordinal(every)}" if held else "all train"
+    if not splits["train"]:
+        why = "data.hold_out_every = 1 holds out all of them" if every == 1 and rule != "files" else "none is listed"
+        raise SceneError(f"{file}: no picture is left to train on: {why}")
+    return splits, rule
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{ending}"
+
+
+def _plain_border(pictures: Sequence[Picture]) -> str | None:
+    """``white`` or ``black`` if nearly all border pixels of nearly all pictures are that: rendered on nothing."""
+    found = []
+    for picture in pictures:
+        p = picture.pixels
+        border = np.concatenate([p[0], p[-1], p[:, 0], p[:, -1]])
+        shares = {"white": (border.min(-1) >= 253).mean(), "black": (border.max(-1) <= 2).mean()}
+        found.append(max(shares, key=shares.get) if max(shares.values()) > 0.9 else None)
+    return next((color for color in ("white", "black") if found.count(color) > 0.9 * len(found)), None)
+
+
+def _fingerprint(names: Sequence[str], views: Sequence[View], pictures: Sequence[Picture]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, view, picture in zip(names, views, pictures, strict=True):
+        digest.update(f"{name} {view.split} {picture.size} {picture.digest} {view.intrinsics}".encode())
+        digest.update(view.c2w.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_scene(path: Path, config: DataConfig) -> Scene:
+    """Read a folder of posed images, or the file that lists them.
+
+    Raises SceneError: one sentence that names the file and the key, for every input that cannot be used.
+    """
+    if config.downscale < 1 or config.hold_out_every < 0 or config.aabb_scale < 0:
+        raise SceneError("data: downscale must be at least 1, hold_out_every and aabb_scale at least 0")
+    file = _find_listing(path)
+    listing = READERS.get(file.name, read_transforms)(file)
+    views, root = listing.views, file.parent
+    splits, rule = _splits(views, config.hold_out_every, file)
+    pictures = list(read_pictures([(view.path, view.mask_path) for view in views], config.downscale))
+    cameras, notes = _cameras(views, pictures, config.downscale)
+
+    train = splits["train"]
+    images = [picture.pixels for picture in pictures]
+    with_alpha = sum(images[i].shape[2] == 4 for i in train)
+    # A few pictures with a hole do not make an object on nothing.
+    alphas = [alpha_of(images[i]) for i in train] if 2 * with_alpha > len(train) else None
+    plain = None if with_alpha else _plain_border([pictures[i] for i in train])
+    frame, frame_notes = choose_frame(cameras[train], alphas, listing.hints, config.aabb_scale, plain is not None)
+    background = config.background
+    if background == "auto":
+        background = "random" if with_alpha else plain or "black"
+
+    masked = any(picture.mask is not None for picture in pictures)
+    every_mask = [np.ones(p.pixels.shape[:2], dtype=bool) if p.mask is None else p.mask for p in pictures]
+    names = [Path(os.path.relpath(view.path, root)).as_posix() for view in views]
+    return Scene(
+        name=root.resolve().name,
+        root=root,
+        format=file.name,
+        cameras=cameras,
+        image_names=names,
+        images=images,
+        masks=every_mask if masked else None,
+        splits=splits,
+        split_rule=rule,
+        background=background,
+        frame=frame,
+        warnings=[*listing.warnings, *notes, *frame_notes],
+        fingerprint=_fingerprint(names, views, pictures),
+    )
+
+
+READERS = {"transforms_train.json": read_blender, "transforms.json": read_transforms}
+"""Reader of each format, by the file that reveals it; the first that is there counts."""

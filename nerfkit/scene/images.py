@@ -1,0 +1,146 @@
+"""Pictures and masks: decoded, checked and reduced, one at a time or a folder's worth on a few threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from nerfkit.poses import SceneError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, perhaps reduced, and what its file was."""
+
+    pixels: UInt8[np.ndarray, "h w channels"]
+    """RGB, or RGB and straight alpha where some pixel is not opaque."""
+    mask: Bool[np.ndarray, "h w"] | None
+    """True = use the pixel."""
+    size: tuple[int, int]
+    """Width and height in the file."""
+    digest: str
+    """Hash of the file's bytes and its mask's."""
+
+
+def _whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG reaches its end: the decoder fills what is missing with grey and says nothing."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-1024:]
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    # The end mark after the start of the scan: a thumbnail in the header has an end mark of its own.
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.rfind(b"\xff\xd9") > at
+
+
+def _decode(path: Path) -> tuple[np.ndarray, bytes]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        # Posed pictures are taken as stored: the intrinsics are for the sensor's rows, whatever EXIF says is up.
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        found = None
+    if found is None or not _whole(data):
+        raise SceneError(f"{path}: not a complete picture that can be decoded")
+    if found.dtype == np.uint16:
+        found = ((found.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if found.dtype != np.uint8:
+        raise SceneError(f"{path}: has {found.dtype} pixels; convert it to 8 or 16 bits")
+    return found, data
+
+
+def read_image(path: Path) -> tuple[UInt8[np.ndarray, "h w c"], bytes]:
+    """A picture as RGB, or RGBA if any pixel is not opaque, in the file's own orientation, and the file's bytes.
+
+    16 bits become 8, grey and palettes become colours. Raises SceneError, naming the file, if it does not decode.
+    """
+    found, data = _decode(path)
+    if found.ndim == 2 or found.shape[2] == 1:
+        return cv2.cvtColor(found, cv2.COLOR_GRAY2RGB), data
+    if found.shape[2] == 4 and found[..., 3].min() < 255:
+        return cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA), data
+    return cv2.cvtColor(found[..., :3], cv2.COLOR_BGR2RGB), data
+
+
+def read_mask(path: Path) -> tuple[Bool[np.ndarray, "h w"], bytes]:
+    """A mask (True = use the pixel, black = ignore it) and the file's bytes; of a picture with alpha, the alpha."""
+    found, data = _decode(path)
+    if found.ndim == 3:
+        found = found[..., 3] if found.shape[2] == 4 and found[..., 3].min() < 255 else found[..., :3].max(-1)
+    return found > 127, data
+
+
+def _blocks(array: np.ndarray, factor: int) -> np.ndarray:
+    h, w = (side // factor * factor for side in array.shape[:2])
+    return array[:h, :w]
+
+
+def reduce_image(image: UInt8[np.ndarray, "h w c"], factor: int) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """Average blocks of ``factor`` x ``factor`` pixels; what is left over at the right and lower edge is cropped.
+
+    Colours under alpha count by their alpha, so that what hides under transparent pixels does not bleed in.
+    """
+    if factor == 1:
+        return image
+    image = _blocks(image, factor)
+    size = (image.shape[1] // factor, image.shape[0] // factor)
+    if image.shape[2] == 3:
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    light = image.astype(np.float32)
+    light[..., :3] *= light[..., 3:] / 255
+    light = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
+    light[..., :3] *= 255 / np.maximum(light[..., 3:], 1e-3)
+    return (light + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def reduce_mask(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, "h2 w2"]:
+    """A block of pixels is used only where all of them are."""
+    mask = _blocks(mask, factor)
+    h, w = mask.shape
+    return mask.reshape(h // factor, factor, w // factor, factor).all(axis=(1, 3))
+
+
+def read_picture(path: Path, mask_path: Path | None, factor: int) -> Picture:
+    """One picture, its mask, and both reduced by ``factor``.
+
+    Raises SceneError, naming the file, if one does not decode, is smaller than the factor, or the mask has another
+    size than the picture.
+    """
+    pixels, data = read_image(path)
+    height, width = pixels.shape[:2]
+    if min(width, height) < factor:
+        raise SceneError(f"{path}: {width}x{height} pixels cannot be divided by data.downscale = {factor}")
+    digest, mask = hashlib.blake2b(data, digest_size=16), None
+    if mask_path is not None:
+        mask, data = read_mask(mask_path)
+        if mask.shape != (height, width):
+            found = f"{mask.shape[1]}x{mask.shape[0]}"
+            raise SceneError(f"{mask_path}: the mask is {found}, its picture {path.name} is {width}x{height}")
+        digest.update(data)
+        mask = reduce_mask(mask, factor)
+    return Picture(reduce_image(pixels, factor), mask, (width, height), digest.hexdigest())
+
+
+def read_pictures(paths: Iterable[tuple[Path, Path | None]], factor: int) -> Iterator[Picture]:
+    """`read_picture` for many (picture, mask) on a few threads, in order; only reduced pictures pile up."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        waiting = [pool.submit(read_picture, path, mask, factor) for path, mask in paths]
+        try:
+            for future in waiting:
+                yield future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
