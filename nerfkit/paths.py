@@ -115,8 +115,9 @@ def spiral(cameras: Cameras, n_frames: int = 120, turns: int = 2) -> Cameras:
     if facing(cameras) == "outward":
         centre = home[:, 3] + 2 * distance * home[:, 2]
     axes = look_at(home[:, 3], centre, -home[:, 1])[:, :3]
-    # Two thirds of what nine cameras in ten keep to; a single camera gets a hint of parallax.
+    # Two thirds of what nine cameras in ten keep to, and on an arc no farther than its bend allows.
     reach = torch.quantile(((position - home[:, 3]) @ axes).abs(), 0.9, dim=0) * 2 / 3
+    reach = torch.minimum(reach, distance * reach.new_tensor([0.2, 0.2, 0.05]))
     reach = reach if len(cameras) > 1 else torch.full_like(reach, 0.05 * distance)
     turn = torch.arange(n_frames) / n_frames * math.tau
     sway = torch.stack([torch.cos(turns * turn), torch.sin(turns * turn), torch.sin(turn)], dim=-1)

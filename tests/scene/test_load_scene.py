@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,6 @@ from conftest import CENTER, RADIUS, SIZE, ball_cameras, draw_ball
 from nerfkit.config import DataConfig
 from nerfkit.scene import SceneError, load_scene
 from nerfkit.scene.describe import describe
-from nerfkit.scene.images import cv2
 from nerfkit.scene.transforms import write_transforms
 
 
