@@ -169,5 +169,5 @@ def load_resolved(path: Path) -> Config:
         if schema != SCHEMA:
             raise ConfigError(f"schema {schema!r} is not {SCHEMA}, the one this version reads")
         return from_dict(Config, data)
-    except (OSError, AttributeError, ValueError) as error:
+    except (OSError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -29,7 +29,7 @@ of posed images, a ``split`` one of train/val/test, a ``run`` the folder of one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -82,6 +82,7 @@ class Rendered:
     """Samples at which the field was evaluated."""
 
 
+@runtime_checkable
 class Field(Protocol):
     """What is at a point: density, and colour seen from a direction. Positions are in the unit cube."""
 
@@ -98,6 +99,7 @@ class Field(Protocol):
         ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Where to look along rays."""
 
