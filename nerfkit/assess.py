@@ -1,0 +1,126 @@
+"""Judge a run: render its held-out views, score them, write ``metrics.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfkit.charts import Rig
+from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
+from nerfkit.render import Model, background_color, load_model, render_image
+from nerfkit.report import write_report
+from nerfkit.run import Checkpoint, Run, RunError
+from nerfkit.scene import Scene, load_scene
+
+ViewsFn = Callable[[list[int]], Iterable[int]]
+"""Passes the indices of views through, one when the one before is done: the place for a progress bar."""
+
+
+def scene_of(run: Run, path: Path | None = None) -> Scene:
+    """The scene that a run was trained on, in the size that it saw.
+
+    Args:
+        run: the run; it knows where its scene lay.
+        path: where the scene is now; None looks where it was.
+
+    Raises RunError where the scene is not found, or is no longer the one that the run has seen; SceneError where it
+    cannot be read.
+    """
+    root = path or run.find_scene()
+    scene = load_scene(root, run.config.data)
+    if scene.fingerprint != run.provenance["scene"]["fingerprint"]:
+        raise RunError(f"{run.path}: {root} is not its scene, or was changed since (its fingerprint is another)")
+    return scene
+
+
+def backdrop(scene: Scene) -> str:
+    """Colour that pictures of a scene are blended over: white for a scene with alpha that does not say otherwise."""
+    return scene.background if scene.background in ("white", "black") else "white"
+
+
+def truth(scene: Scene, view: int, background: str) -> Float[Tensor, "h w 3"]:
+    """A photograph as RGB in [0, 1], blended over the named colour where it is transparent."""
+    picture = torch.from_numpy(np.ascontiguousarray(scene.images[view])).float() / 255
+    if picture.shape[-1] == 3:
+        return picture
+    alpha = picture[..., 3:]
+    return picture[..., :3] * alpha + background_color(background).cpu() * (1 - alpha)
+
+
+def cost_of(run: Run, checkpoint: Checkpoint) -> Cost:
+    """What a training took, as its checkpoint tells."""
+    done = checkpoint.state["train"]
+    return Cost(
+        train_seconds=float(done["seconds"]),
+        n_steps=int(done["n_steps"]),
+        rays_per_second=done["n_rays"] / max(done["seconds"], 1e-9),
+        samples_per_ray=done["n_samples"] / max(done["n_rays"], 1),
+        peak_memory_bytes=int(done["peak_memory_bytes"]),
+        model_bytes=checkpoint.model_bytes,
+        device=run.provenance["device"],
+    )
+
+
+def rig_of(scene: Scene) -> Rig:
+    """The cameras of a scene and the box of its model, for the report's drawing."""
+    cameras = scene.cameras
+    split = {view: name for name in ("test", "val", "train") for view in scene.splits[name]}
+    shown = sorted(split)
+    width = float(cameras.width[0])
+    return Rig(
+        c2w=cameras.c2w[shown].cpu().numpy(),
+        aabb=np.asarray(scene.frame.aabb, dtype=np.float32),
+        splits=[split[view] for view in shown],
+        fov_x=math.degrees(2 * math.atan(width / 2 / float(cameras.fl_x[0]))),
+        aspect=width / float(cameras.height[0]),
+    )
+
+
+def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn = iter) -> dict[str, Any]:
+    """Score a run on the views of a split, write what was found, and return it.
+
+    The test split goes into ``metrics.json`` and the report; another one into ``metrics-<split>.json`` alone.
+
+    Args:
+        run: a run with a checkpoint.
+        scene: its scene (`scene_of`).
+        split: ``test``, ``val`` or ``train``.
+        views_fn: may show how far it is.
+
+    Raises RunError where the split is empty or there is no whole checkpoint.
+    """
+    views = scene.splits.get(split, [])
+    if not views:
+        filled = ", ".join(name for name, rows in scene.splits.items() if rows)
+        raise RunError(f"{run.path}: its scene has no {split} views (it has {filled}), so there is nothing to score")
+    background, model = backdrop(scene), load_model(run)
+
+    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for view in views_fn(views):
+            yield scene.image_names[view], _picture(model, scene, view, background), truth(scene, view, background)
+
+    scores = score_images(pairs())
+    setting = Setting(background=background, split=split, split_rule=scene.split_rule)
+    record = metrics_record(scores, setting, cost_of(run, run.load_checkpoint()), run.config)
+    if split != "test":
+        run.write_json(f"metrics-{split}.json", record)
+        return record
+    run.write_json("metrics.json", record)
+    view_of = {scene.image_names[view]: view for view in views}
+
+    def picture(name: str) -> tuple[Tensor, Tensor]:
+        return _picture(model, scene, view_of[name], background), truth(scene, view_of[name], background)
+
+    write_report(run.path, picture, rig_of(scene))
+    return record
+
+
+def _picture(model: Model, scene: Scene, view: int, background: str) -> Float[Tensor, "h w 3"]:
+    return render_image(model, scene.cameras, view, background).rgb.cpu()
