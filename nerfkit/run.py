@@ -145,6 +145,11 @@ class Run:
         """Where the run comes from, as ``provenance.json`` has it."""
         return self.read_json("provenance.json")
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, whole or not: none means that the training has not come that far."""
+        return bool(self._checkpoints())
+
     def find_scene(self) -> Path:
         """The scene's folder: first where it lies as seen from the run, then where it lay.
 

@@ -1,0 +1,189 @@
+"""The flags of each verb. Every setting of the config tree is a flag of ``train``, its default that of the preset."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from nerfkit.config import Config, load_preset
+
+Arguments = TypeVar("Arguments")
+
+
+class UsageError(ValueError):
+    """A command line that makes no sense: one sentence."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model of a folder of posed photographs; score it on its held-out views.
+
+    Ctrl-C writes a checkpoint and ends with code 130; --resume goes on from there with the same numbers.
+    """
+
+    scene: Annotated[Positional[Path], arg(metavar="SCENE")]
+    """Folder of the scene; with --resume alone, of the run."""
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder of the run: a new or an empty one. By default the next free number in runs/SCENE."""
+    time_budget: Annotated[str | None, arg(metavar="TIME")] = None
+    """How long to train, as 60s, 5m, 1h or a number of seconds; the learning rate follows it."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """Train this many steps instead."""
+    downscale: Annotated[int | None, arg(metavar="N")] = None
+    """Divide the size of the pictures by this whole number."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """Of everything random."""
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A TOML file of settings, such as configs/fast.toml; flags win over it."""
+    resume: bool = False
+    """Go on with the run, in its folder and with its settings."""
+    no_eval: bool = False
+    """Do not score the model after training."""
+    settings: Annotated[Config, arg(name="")] = Config()
+    """All settings."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score a run on held-out views: metrics.json and report.html in its folder."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which views. Others than test go into metrics-SPLIT.json and leave the report as it is."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+    json: bool = False
+    """Print the record as JSON."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Film a run."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+    path: str = "orbit"
+    """orbit, spiral, test (the held-out views), interpolate (through the training cameras), or a JSON file."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """x.mp4 (or .mov, .mkv), or a folder of PNG frames if it has no suffix. By default renders/PATH.mp4 in the run."""
+    frames: Annotated[int | None, arg(metavar="N")] = None
+    """How many, for orbit, spiral and interpolate; by default five seconds' worth, ten for interpolate."""
+    fps: Annotated[float | None, arg(metavar="N")] = None
+    """Frames a second: by default those of the path file, or 24."""
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Width of the frames in pixels; by default that of the pictures trained on."""
+    downscale: float = 1.0
+    """Divide the size of the frames by this."""
+    depth: bool = False
+    """Write the depth too, coloured from near (warm) to far (cold), as x-depth.mp4."""
+    background: Literal["auto", "white", "black"] = "auto"
+    """Colour behind the model; auto is that of the evaluation."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a folder of posed photographs holds, and what is wrong with it."""
+
+    scene: Annotated[Positional[Path], arg(metavar="SCENE")]
+    """Folder of the scene."""
+    downscale: int = 1
+    """Divide the size of the pictures by this whole number."""
+    json: bool = False
+    """Print it as JSON."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can compute with, and compare the kernels with their reference on the spot."""
+
+    json: bool = False
+    """Print it as JSON."""
+
+
+def parse(kind: type[Arguments], verb: str, words: list[str]) -> Arguments:
+    """The arguments of a verb. Raises SystemExit: code 2 where they are wrong, 0 where help was asked for."""
+    return tyro.cli(kind, prog=f"nerfkit {verb}", args=words, config=(FlagCreatePairsOff,))
+
+
+def parse_train(words: list[str]) -> tuple[Train, Config]:
+    """The arguments of ``train`` and all settings: the defaults, under the file of --config, under the flags.
+
+    Raises ConfigError for a file that cannot be used and UsageError for numbers that make no sense.
+    """
+    file = _value_of("--config", words)
+    preset = Config() if file is None else load_preset(Path(file))
+    # The file's values become the defaults, so that the help shows them and flags win over them.
+    settings = ("settings", Annotated[Config, arg(name="")], preset)
+    described = {"__doc__": Train.__doc__}
+    kind = dataclasses.make_dataclass("Train", [settings], bases=(Train,), namespace=described, frozen=True)
+    arguments = parse(kind, "train", words)
+    return arguments, _with_shorthands(arguments)
+
+
+def seconds(text: str) -> float:
+    """A time as people write it, in seconds. Raises UsageError.
+
+    >>> seconds("60s"), seconds("5m"), seconds("1.5h"), seconds("300")
+    (60.0, 300.0, 5400.0, 300.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"--time-budget {text}: expected a time such as 60s, 5m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2] or "s"]
+
+
+def differing(settings: Config, base: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys in which two configs differ, with the value of each."""
+    ours, theirs = (_flat(dataclasses.asdict(config)) for config in (settings, base))
+    return {key: (value, theirs[key]) for key, value in ours.items() if value != theirs[key]}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _value_of(flag: str, words: list[str]) -> str | None:
+    """What follows a flag, before the whole is parsed: the file decides the defaults that the parser shows."""
+    for number, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+        if word == flag and number + 1 < len(words):
+            return words[number + 1]
+    return None
+
+
+def _with_shorthands(arguments: Train) -> Config:
+    """The settings with --time-budget, --steps, --downscale and --seed laid over them."""
+    settings, steps = arguments.settings, arguments.steps
+    train, data = {}, {}
+    if steps is not None and arguments.time_budget is not None:
+        raise UsageError("--steps and --time-budget: one training cannot have both, leave one out")
+    if steps is not None:
+        if steps < 1:
+            raise UsageError(f"--steps {steps}: expected at least 1")
+        train["steps"] = steps
+    if arguments.time_budget is not None:
+        train |= {"time_budget": seconds(arguments.time_budget), "steps": 0}
+    if arguments.seed is not None:
+        train["seed"] = arguments.seed
+    if arguments.downscale is not None:
+        data["downscale"] = arguments.downscale
+    return dataclasses.replace(
+        settings,
+        train=dataclasses.replace(settings.train, **train),
+        data=dataclasses.replace(settings.data, **data),
+    )

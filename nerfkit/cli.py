@@ -1,0 +1,276 @@
+"""The command ``nerfkit`` and its verbs. Nothing heavy is imported before a verb needs it: help answers at once.
+
+Results go to standard output; progress, remarks and errors to standard error. A failure is one sentence there and a
+code: 1 if something could not be done, 2 if the command line makes no sense, 130 after an interruption.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nerfkit import __version__
+
+if TYPE_CHECKING:
+    from nerfkit.arguments import Render
+
+INTERRUPTED = 130
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the verb that the command line begins with. Returns the exit code; wrong flags raise SystemExit."""
+    words = sys.argv[1:] if words is None else words
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] == "--version":
+        print(f"nerfkit {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        _say(f"there is no verb {verb}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"))
+        return 2
+    try:
+        with _remarks():
+            return VERBS[verb](rest)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except Exception as error:  # the one place where errors become sentences
+        if debug:
+            raise
+        _say(_sentence(error))
+        return getattr(error, "exit_code", 1)
+
+
+def train(words: list[str]) -> int:
+    """Train a model of a folder of posed photographs."""
+    from nerfkit.arguments import parse_train
+
+    arguments, config = parse_train(words)
+    started = time.monotonic()  # what is imported below takes its time, too
+    from nerfkit.session import begin, interruptible, train_until_done
+
+    with interruptible():
+        from nerfkit.assess import evaluate_run
+        from nerfkit.engines import explain
+        from nerfkit.train.loop import fit
+
+        _say(explain(config.engine))
+        session = begin(arguments, config, ["nerfkit", "train", *words])
+        run, scene = session.run, session.scene
+        for text in session.remarks:
+            _say(text)
+        spent = time.monotonic() - started
+        _say(f"run {run.path}: {len(scene.images)} pictures of {scene.name}, loaded in {spent:.1f} s")
+
+        def first(preparation: float) -> None:
+            _say(f"kernels and buffers prepared in {preparation:.1f} s")
+
+        if train_until_done(fit(scene, run.config, run, resume=session.resumed), session.seconds, first):
+            _say(f"stopped; go on with: nerfkit train --resume {run.path}")
+            return INTERRUPTED
+        if arguments.no_eval or not scene.splits["test"]:
+            _say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
+            print(run.path)
+            return 0
+        record = evaluate_run(run, scene, "test", _track)
+        _print_record(record)
+        print(run.path / "report.html")
+        return 0
+
+
+def eval_(words: list[str]) -> int:
+    """Score a run on held-out views."""
+    from nerfkit.arguments import Eval, parse
+
+    arguments = parse(Eval, "eval", words)
+    from nerfkit.assess import evaluate_run, scene_of
+    from nerfkit.run import Run
+
+    run = Run.open(arguments.run)
+    run.load_checkpoint()  # a run without one is told at once, not after its scene was read
+    scene = scene_of(run, arguments.scene)
+    record = evaluate_run(run, scene, arguments.split, _track)
+    if arguments.json:
+        print(json.dumps(record, indent=1))
+    else:
+        _print_record(record)
+    return 0
+
+
+def render(words: list[str]) -> int:
+    """Film a run, or write its frames."""
+    from nerfkit.arguments import Render, parse
+
+    arguments = parse(Render, "render", words)
+    from nerfkit.assess import backdrop, scene_of
+    from nerfkit.render import load_model
+    from nerfkit.run import Run
+    from nerfkit.video import camera_path, depth_picture, depth_range, film, shoot
+
+    _check_render(arguments)
+    run = Run.open(arguments.run)
+    model = load_model(run)
+    scene = scene_of(run, arguments.scene)
+    cameras, fps = camera_path(scene, arguments.path, arguments.frames, arguments.fps)
+    if arguments.size is not None:
+        cameras = cameras.scaled(arguments.size / int(cameras.width[0]))
+    elif arguments.downscale != 1:
+        cameras = cameras.scaled(1 / arguments.downscale)
+    background = backdrop(scene) if arguments.background == "auto" else arguments.background
+    out = arguments.out or run.path / "renders" / f"{Path(arguments.path).stem}.mp4"
+    between = depth_range(model, cameras) if arguments.depth else (1.0, 2.0)
+    beside = out.with_name(f"{out.stem}-depth{out.suffix}")
+    with film(out, fps) as add, film(beside, fps) if arguments.depth else nullcontext() as add_depth:
+        for rendered in _track(shoot(model, cameras, background), len(cameras)):
+            add((rendered.rgb.clamp(0, 1) * 255).round().byte().numpy())
+            if add_depth is not None:
+                add_depth(depth_picture(rendered.depth, rendered.opacity, between))
+    size = f"{int(cameras.width[0])}x{int(cameras.height[0])}"
+    _say(f"{len(cameras)} frames of {size}, {fps:g} a second")
+    for file in (out, beside) if arguments.depth else (out,):
+        print(file)
+    return 0
+
+
+def info(words: list[str]) -> int:
+    """Say what a folder of posed photographs holds, and what is wrong with it."""
+    from nerfkit.arguments import Info, parse
+
+    arguments = parse(Info, "info", words)
+    from nerfkit.config import DataConfig
+    from nerfkit.scene import load_scene
+    from nerfkit.scene.describe import describe
+
+    facts = describe(load_scene(arguments.scene, DataConfig(downscale=arguments.downscale)))
+    if arguments.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print_table(facts.items())
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    """Say what this machine can compute with."""
+    from nerfkit.arguments import Doctor, parse
+
+    arguments = parse(Doctor, "doctor", words)
+    from nerfkit.engines import examine, explain
+
+    findings = examine()
+    if arguments.json:
+        print(json.dumps({"auto": explain("auto"), "findings": [asdict(finding) for finding in findings]}, indent=1))
+        return 0
+    print(explain("auto"))
+    for finding in findings:
+        print(f"{'yes' if finding.present else 'no ':3}  {finding.name}: {finding.detail}")
+        if finding.install is not None and not finding.present:
+            print(f"     to have it: {finding.install}")
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": eval_,
+    "render": render,
+    "info": info,
+    "doctor": doctor,
+}
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {name:8} {verb.__doc__}" for name, verb in VERBS.items())
+    return (
+        f"nerfkit {__version__}: radiance fields from photographs\n\n"
+        f"usage: nerfkit VERB [OPTIONS]\n\n{verbs}\n\n"
+        "nerfkit VERB --help lists the options of a verb; --debug shows the traceback of an error; --version.\n\n"
+        "  nerfkit train scenes/armillary --out runs/first --time-budget 60s\n"
+        "  nerfkit render runs/first --path orbit --out orbit.mp4"
+    )
+
+
+def _say(text: str) -> None:
+    print(f"nerfkit: {text}", file=sys.stderr, flush=True)
+
+
+def _sentence(error: Exception) -> str:
+    """What to say about an error. Those of our own classes carry a sentence; others were not foreseen."""
+    text = " ".join(str(error).split())
+    if type(error).__module__.startswith("nerfkit."):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ImportError):
+        return f"{text}; this installation is not complete, see nerfkit doctor"
+    return f"unexpected {type(error).__name__}: {text or 'no message'}; --debug shows where"
+
+
+@contextmanager
+def _remarks() -> Iterator[None]:
+    """Show our own warnings as sentences, and not those of other packages."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if category.__module__.startswith("nerfkit."):
+            _say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _check_render(arguments: Render) -> None:
+    from nerfkit.arguments import UsageError
+
+    if arguments.size is not None and arguments.downscale != 1:
+        raise UsageError("--size and --downscale: both set the size of the frames, leave one out")
+    for name in ("frames", "fps", "size", "downscale"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} {value}: expected a positive number")
+    if arguments.frames is not None and arguments.path not in ("orbit", "spiral", "interpolate"):
+        raise UsageError(f"--frames goes with orbit, spiral and interpolate; {arguments.path} has its own number")
+
+
+def _track(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
+    """Pass items through under a bar, on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    total = len(items) if total is None else total  # type: ignore[arg-type]
+    hidden = not console.is_terminal
+    return track(items, "rendering", total, console=console, transient=True, disable=hidden)
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    from nerfkit.charts import duration, si
+
+    lpips = f"{record['lpips']:.4f}" if record["lpips"] is not None else f"none ({record['lpips_reason']})"
+    rates = f"{si(record['rays_per_second'])} rays/s, {si(record['samples_per_ray'])} samples/ray"
+    rows = {
+        "PSNR": f"{record['psnr']:.2f} dB",
+        "SSIM": f"{record['ssim']:.4f}",
+        "LPIPS": lpips,
+        "protocol": f"{record['protocol']}, {record['n_images']} {record['split']} views over {record['background']}",
+        "training": f"{duration(record['train_seconds'])}, {record['n_steps']} steps, {rates}",
+        "size": f"model {si(record['model_bytes'])}B, peak memory {si(record['peak_memory_bytes'])}B",
+        "device": record["device"],
+    }
+    _print_table(rows.items())
+
+
+def _print_table(rows: Iterable[tuple[str, str]]) -> None:
+    for label, text in rows:
+        print(f"{label:12} {text}")

@@ -1,0 +1,140 @@
+"""One training as a command: begin a run or take one up again, and train until it is done or somebody says stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nerfkit.arguments import Train, UsageError, differing
+from nerfkit.assess import scene_of
+from nerfkit.config import Config
+from nerfkit.run import Run
+from nerfkit.scene import Scene, load_scene
+from nerfkit.train.progress import Report, show
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is to be trained."""
+
+    run: Run
+    scene: Scene
+    resumed: bool
+    """Whether there is a checkpoint to go on from."""
+    seconds: float
+    """Of training, before this session."""
+    remarks: list[str]
+    """Sentences for the user."""
+
+
+def begin(arguments: Train, config: Config, command: list[str]) -> Session:
+    """Begin a run, or take one up again with ``--resume``.
+
+    ``train SCENE --out RUN --resume`` begins where there is no run yet, so that a command can be repeated until it is
+    done; ``train --resume RUN`` wants one. A run that has no checkpoint yet starts from its first step.
+
+    Raises RunError, SceneError or UsageError, and then nothing was written over.
+    """
+    alone = arguments.resume and arguments.out is None
+    folder = arguments.scene if alone else arguments.out
+    if alone or (arguments.resume and (folder / "config.json").exists()):
+        run = Run.open(folder)
+        _same_settings(run, arguments, config)
+        checkpoint = run.load_checkpoint() if run.has_checkpoint else None
+        step, seconds = (0, 0.0) if checkpoint is None else (checkpoint.step, checkpoint.state["train"]["seconds"])
+        scene = scene_of(run, None if alone else arguments.scene)
+        run.resume(step, command)
+        remarks = [*_warnings(scene), f"{run.path}: going on from step {step}"]
+        return Session(run, scene, checkpoint is not None, seconds, remarks)
+    scene = load_scene(arguments.scene, config.data)
+    folder = folder or _fresh_folder(Path("runs") / scene.name)
+    splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
+    frame = scene.frame.to_dict()
+    run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, command)
+    anew = [f"{folder}: there was no run here to resume, so this one begins anew"] if arguments.resume else []
+    return Session(run, scene, False, 0.0, [*_warnings(scene), *anew])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: raise KeyboardInterrupt."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callable[[float], None]) -> bool:
+    """Train to the end, or to the first report after Ctrl-C or SIGTERM, so that no step is torn.
+
+    Whoever asks twice, or before the first report, is not kept waiting: KeyboardInterrupt.
+
+    Args:
+        reports: of ``fit``; it is closed at the end.
+        seconds: of training, before this session.
+        on_first: hears, at the first report, how many seconds passed before the first step.
+
+    Returns whether it was stopped.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    begun = time.monotonic()
+    before: dict[int, Any] = {}
+    finished = 0.0
+    try:
+        with closing(show(_first_aside(reports, begun - seconds, on_first))) as shown:
+            for report in shown:
+                if not before:
+                    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+                finished = report.progress
+                if asked:
+                    break
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    return bool(asked) and finished < 1
+
+
+def _first_aside(reports: Iterator[Report], begun: float, on_first: Callable[[float], None]) -> Iterator[Report]:
+    """Pass reports through; tell of the first one before it is shown, so that lines and bar do not mix."""
+    try:
+        for number, report in enumerate(reports):
+            if number == 0:
+                on_first(time.monotonic() - begun - report.seconds)
+            yield report
+    finally:
+        reports.close()
+
+
+def _warnings(scene: Scene) -> list[str]:
+    return [f"warning: {text}" for text in scene.warnings]
+
+
+def _same_settings(run: Run, arguments: Train, config: Config) -> None:
+    """Refuse settings that the run does not have: they would make it another. What is left open is the run's."""
+    asked = differing(config, Config())
+    if arguments.time_budget is not None and run.config.train.steps:
+        asked["train.steps"] = (0, run.config.train.steps)
+    for key, (value, kept) in differing(config, run.config).items():
+        if key in asked:
+            raise UsageError(f"{run.path}: {key} is {kept} in this run, not {value}; a resumed run keeps its settings")
+
+
+def _fresh_folder(parent: Path) -> Path:
+    taken = {int(path.name) for path in parent.glob("*") if path.name.isdecimal()}
+    return parent / f"{max(taken, default=0) + 1:03d}"
