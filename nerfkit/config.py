@@ -71,9 +71,13 @@ class SamplerConfig:
     occupancy_threshold: float = 0.01
     """Optical thickness of one step under which a cell counts as empty."""
     update_every: int = 16
-    warmup_steps: int = 256
-    """Until this step the whole grid is refreshed, afterwards a part of it."""
+    """Steps between two refreshes of the bits."""
+    observe_every: int = 4
+    """Steps of which one tells the grid the densities that it met."""
+    n_probes: int = 16384
+    """Cells probed at each refresh, so that empty ones can become occupied again."""
     ema_decay: float = 0.95
+    """Share of a cell's value that remains at a refresh if nothing dense was seen there."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,9 @@ class TrainConfig:
     final_lr: float = 0.03
     """Learning rate at the end, as a share of that at the start."""
     warmup_steps: int = 100
+    loss: Literal["huber", "squared"] = "huber"
     weight_decay: float = 1e-6
     """On the networks alone."""
-    ema_decay: float = 0.95
-    """Moving average of the weights, used for evaluation."""
     report_every: int = 50
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""

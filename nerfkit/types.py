@@ -31,6 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -52,17 +53,27 @@ class Rays:
     def __getitem__(self, which: slice | Tensor) -> Rays:
         return Rays(self.rays_o[which], self.rays_d[which], self.cos[which])
 
+    def to(self, device: torch.device) -> Rays:
+        """The same rays on another device."""
+        return Rays(self.rays_o.to(device), self.rays_d.to(device), self.cos.to(device))
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Intervals on rays, packed: those of ray r are ``start .. start + count`` of ``packed_info[r]``."""
+    """Intervals on rays, packed: those of ray r are ``start .. start + count`` of ``packed_info[r]``.
+
+    The arrays may end in rows that no ray owns: they make the shapes of successive steps repeat, which lets the
+    machinery below prepare itself once for each shape.
+    """
 
     packed_info: Int[Tensor, "n_rays 2"]
     """(start, count) of each ray, int32."""
     ray_indices: Int[Tensor, " n_samples"]
-    """Owner of each sample, int32, ascending."""
+    """Owner of each sample, int32, ascending; 0 in rows that no ray owns."""
     t_starts: Float[Tensor, " n_samples"]
     t_ends: Float[Tensor, " n_samples"]
+    n_owned: int
+    """Rows that a ray owns: the sum of the counts."""
 
     def __len__(self) -> int:
         return self.t_starts.shape[0]
@@ -93,9 +104,9 @@ class Field(Protocol):
         ...
 
     def color(
-        self, features: Float[Tensor, "n c"], directions: Float[Tensor, "n 3"]
+        self, features: Float[Tensor, "n c"], rays_d: Float[Tensor, "n_rays 3"], ray_indices: Int[Tensor, " n"]
     ) -> Float[Tensor, "n 3"]:
-        """RGB in [0, 1] of features seen along unit directions."""
+        """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
         ...
 
 
@@ -105,6 +116,10 @@ class Sampler(Protocol):
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Intervals worth evaluating; ``jitter`` in [0, 1) shifts each ray's first step."""
+        ...
+
+    def observe(self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"]) -> None:
+        """Hear of densities that a training step evaluated."""
         ...
 
     def update(self, step: int, field: Field) -> None:

@@ -1,0 +1,75 @@
+"""The hash field: a multiresolution table, a density network and a colour network (Mueller et al. 2022, section 5.4)."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nerfkit.config import FieldConfig
+from nerfkit.fields.mlp import MLP, network_dtype
+from nerfkit.kernels.hashgrid import HashGrid, grid_layout
+from nerfkit.kernels.shade import join_directions, spherical_harmonics
+
+_MAX_LOG_DENSITY = 15.0
+"""The exponential's gradient is cut off here, so that one bad step cannot end a training."""
+
+
+class _TruncatedExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        sigmas = features[:, 0].float().clamp(max=_MAX_LOG_DENSITY).exp()
+        ctx.save_for_backward(sigmas)
+        ctx.like = features
+        return sigmas
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        out = torch.zeros_like(ctx.like)
+        out[:, 0] = gradient * ctx.saved_tensors[0]
+        return out
+
+
+class HashField(nn.Module):
+    """Density per model unit and colour at positions in the unit cube.
+
+    ``sigma = exp(g_0)`` with g = density_network(encode(x)), and
+    ``rgb = sigmoid(color_network([g, SH(direction)]))``.
+    """
+
+    def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        layout = grid_layout(
+            config.n_levels,
+            config.n_features,
+            config.log2_table_size,
+            config.base_resolution,
+            config.finest_resolution,
+        )
+        self.config = config
+        self.dtype = network_dtype(device.type)
+        self.grid = HashGrid(layout, device)
+        table = (torch.rand(layout.n_entries, layout.n_features, generator=generator) * 2.0 - 1.0) * 1e-4
+        self.table = nn.Parameter(table)
+        n_encoded = layout.n_levels * layout.n_features
+        n_geo = config.geo_features
+        self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
+        self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3, generator)
+        self.to(device)
+
+    def density(self, positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
+        """Densities per model unit, and the density network's outputs, which `color` takes."""
+        features = self.density_network(self.grid.encode(positions, self.table, self.dtype))
+        return _TruncatedExp.apply(features), features
+
+    def color(
+        self, features: Float[Tensor, "n c"], rays_d: Float[Tensor, "n_rays 3"], ray_indices: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n 3"]:
+        """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
+        harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
+        return torch.sigmoid(self.color_network(join_directions(features, harmonics, ray_indices)).float())
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """The weights of both networks, in a fixed order."""
+        return [*self.density_network.weights, *self.color_network.weights]

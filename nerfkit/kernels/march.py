@@ -1,0 +1,219 @@
+"""Occupancy-guided marching: rays step through a multi-level bit grid and keep the steps in occupied cells.
+
+The grid covers the unit cube. Level k of K is a cube of side 2^(k - K + 1) about the centre, with resolution^3 cells; a
+position belongs to the innermost level that holds it and whose cells are not smaller than the step there. A step is
+``clamp(t * cone_angle, min_step, max_step)``: constant for objects, growing with distance in unbounded captures (Mueller
+et al. 2022, appendix E). Empty space is left in one go, whole blocks of 8^3 cells first, without leaving the lattice of
+steps, so that a jittered ray samples its interval uniformly.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import warp as wp
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nerfkit.kernels.launch import array, launch
+from nerfkit.types import Rays, Samples
+
+BLOCK = 8
+"""Cells along one side of a block: one bit of the coarse grid."""
+
+
+ROWS = 1024
+"""Samples come in multiples of this: matrix products prepare themselves anew for each new shape, at a cost."""
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """How rays step; lengths in model units."""
+
+    n_levels: int
+    resolution: int
+    cone_angle: float
+    min_step: float
+    max_step: float
+    near_plane: float = 0.0
+    far_plane: float = 1.0e9
+    max_samples: int = 1024
+    """A ray ends after this many samples."""
+
+
+@wp.struct
+class _Steps:
+    n_levels: int
+    resolution: int
+    cone_angle: float
+    min_step: float
+    max_step: float
+    near_plane: float
+    far_plane: float
+    max_samples: int
+
+
+@wp.func
+def _step_length(t: float, s: _Steps):
+    return wp.clamp(t * s.cone_angle, s.min_step, s.max_step)
+
+
+@wp.func
+def _exit(x: wp.vec3f, inverse: wp.vec3f, cells: float):
+    """Distance to the far side of the cell of side 1 / cells that holds x (from the corner of its cube)."""
+    u = x * cells
+    tx = (wp.floor(u[0]) + wp.where(inverse[0] > 0.0, 1.0, 0.0) - u[0]) * inverse[0]
+    ty = (wp.floor(u[1]) + wp.where(inverse[1] > 0.0, 1.0, 0.0) - u[1]) * inverse[1]
+    tz = (wp.floor(u[2]) + wp.where(inverse[2] > 0.0, 1.0, 0.0) - u[2]) * inverse[2]
+    return wp.min(tx, wp.min(ty, tz)) / cells
+
+
+@wp.func
+def _inverse(d: float):
+    return 1.0 / wp.where(wp.abs(d) < 1.0e-9, 1.0e-9, d)
+
+
+@wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+def _march(
+    first: int,
+    rays_o: wp.array(dtype=wp.vec3f),
+    rays_d: wp.array(dtype=wp.vec3f),
+    jitter: wp.array(dtype=float),
+    bits: wp.array(dtype=wp.int32),
+    blocks: wp.array(dtype=wp.int32),
+    s: _Steps,
+    scratch: wp.array2d(dtype=float),
+    counts: wp.array(dtype=int),
+):
+    r = first + wp.tid()
+    o = rays_o[r]
+    d = rays_d[r]
+    inverse = wp.vec3f(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
+    a = wp.cw_mul(-o, inverse)
+    b = a + inverse
+    t_min = wp.max(wp.max(wp.min(a[0], b[0]), wp.min(a[1], b[1])), wp.max(wp.min(a[2], b[2]), s.near_plane))
+    t_max = wp.min(wp.min(wp.max(a[0], b[0]), wp.max(a[1], b[1])), wp.min(wp.max(a[2], b[2]), s.far_plane))
+    n = int(0)
+    res = s.resolution
+    n_blocks = res / 8
+    t = t_min + jitter[r] * _step_length(t_min, s)
+    while t < t_max and n < s.max_samples:
+        dt = _step_length(t, s)
+        x = o + (t + 0.5 * dt) * d
+        level = s.n_levels - 1
+        side = float(1.0)
+        if level > 0:
+            reach = wp.max(wp.max(wp.abs(x[0] - 0.5), wp.abs(x[1] - 0.5)), wp.abs(x[2] - 0.5))
+            while level > 0 and reach < 0.25 * side and 0.5 * side >= dt * float(res):
+                side *= 0.5
+                level -= 1
+        cells = float(res) / side
+        low = 0.5 - 0.5 * side
+        y = x - wp.vec3f(low, low, low)
+        ix = wp.clamp(int(y[0] * cells), 0, res - 1)
+        iy = wp.clamp(int(y[1] * cells), 0, res - 1)
+        iz = wp.clamp(int(y[2] * cells), 0, res - 1)
+        block = ((level * n_blocks + (ix >> 3)) * n_blocks + (iy >> 3)) * n_blocks + (iz >> 3)
+        skip = float(-1.0)
+        if ((blocks[block >> 5] >> (block & 31)) & 1) == 0:
+            skip = _exit(y, inverse, 0.125 * cells)
+        else:
+            index = ((level * res + ix) * res + iy) * res + iz
+            if ((bits[index >> 5] >> (index & 31)) & 1) == 0:
+                skip = _exit(y, inverse, cells)
+        if skip < 0.0:
+            scratch[r, n] = t
+            n += 1
+            t += dt
+        elif s.cone_angle == 0.0:
+            t += wp.max(wp.ceil(skip / dt), 1.0) * dt
+        else:
+            target = t + skip
+            t += dt
+            while t < target:
+                t += _step_length(t, s)
+    counts[r] = n
+
+
+@wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+def _pack(
+    first: int,
+    scratch: wp.array2d(dtype=float),
+    packed_info: wp.array2d(dtype=int),
+    s: _Steps,
+    t_starts: wp.array(dtype=float),
+    t_ends: wp.array(dtype=float),
+    ray_indices: wp.array(dtype=int),
+):
+    r = first + wp.tid()
+    start = packed_info[r, 0]
+    for k in range(packed_info[r, 1]):
+        t = scratch[r, k]
+        t_starts[start + k] = t
+        t_ends[start + k] = t + _step_length(t, s)
+        ray_indices[start + k] = r
+
+
+@wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+def _positions(
+    first: int,
+    rays_o: wp.array(dtype=wp.vec3f),
+    rays_d: wp.array(dtype=wp.vec3f),
+    packed_info: wp.array2d(dtype=int),
+    t_starts: wp.array(dtype=float),
+    t_ends: wp.array(dtype=float),
+    positions: wp.array(dtype=wp.vec3f),
+):
+    r = first + wp.tid()
+    o = rays_o[r]
+    d = rays_d[r]
+    start = packed_info[r, 0]
+    for i in range(start, start + packed_info[r, 1]):
+        x = o + 0.5 * (t_starts[i] + t_ends[i]) * d
+        positions[i] = wp.vec3f(wp.clamp(x[0], 0.0, 1.0), wp.clamp(x[1], 0.0, 1.0), wp.clamp(x[2], 0.0, 1.0))
+
+
+def packed(counts: Int[Tensor, " n_rays"]) -> tuple[Int[Tensor, "n_rays 2"], int, int]:
+    """(start, count) of each ray from the counts alone, their sum, and that sum rounded up to a repeating shape."""
+    ends = counts.cumsum(0, dtype=torch.int32)
+    total = int(ends[-1]) if len(counts) else 0
+    return torch.stack([ends - counts, counts], 1), total, -(-total // ROWS) * ROWS
+
+
+def march(
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    bits: Int[Tensor, " words"],
+    blocks: Int[Tensor, " block_words"],
+    stepping: Stepping,
+) -> Samples:
+    """Steps of rays (model coordinates) in occupied cells; see the head of this file.
+
+    ``bits`` holds one bit a cell, in the order [level, x, y, z], bit i % 32 of word i // 32; ``blocks`` the same for
+    blocks of 8^3 cells, set where any of their cells is. ``jitter`` in [0, 1) shifts a ray's lattice by that part of
+    a step. Not differentiable.
+    """
+    n, device = len(rays), rays.rays_o.device
+    s = _Steps()
+    for name in _Steps.vars:
+        setattr(s, name, getattr(stepping, name))
+    scratch = torch.empty(n, stepping.max_samples, device=device)
+    counts = torch.empty(n, dtype=torch.int32, device=device)
+    o, d = array(rays.rays_o, wp.vec3f), array(rays.rays_d, wp.vec3f)
+    launch(_march, n, [o, d, jitter, bits, blocks, s, scratch, counts], device)
+    packed_info, total, padded = packed(counts)
+    t_starts, t_ends = torch.empty(2, padded, device=device)
+    ray_indices = torch.empty(padded, dtype=torch.int32, device=device)
+    for values in (t_starts, t_ends, ray_indices):
+        values[total:] = 0
+    launch(_pack, n, [scratch, packed_info, s, t_starts, t_ends, ray_indices], device)
+    return Samples(packed_info, ray_indices, t_starts, t_ends, total)
+
+
+def sample_positions(rays: Rays, samples: Samples) -> Float[Tensor, "n_samples 3"]:
+    """Middles of the samples, clamped to the unit cube (a step may straddle its face). Not differentiable."""
+    positions = torch.empty(len(samples), 3, device=rays.rays_o.device)
+    positions[samples.n_owned :] = 0.5
+    o, d = array(rays.rays_o, wp.vec3f), array(rays.rays_d, wp.vec3f)
+    inputs = [o, d, samples.packed_info, samples.t_starts, samples.t_ends, array(positions, wp.vec3f)]
+    launch(_positions, len(rays), inputs, positions.device)
+    return positions

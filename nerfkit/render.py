@@ -1,0 +1,115 @@
+"""Rays to pixels: the one place where sampler, field and compositing meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfkit.cameras import Cameras
+from nerfkit.config import Config
+from nerfkit.engines import choose_device
+from nerfkit.fields.hash import HashField
+from nerfkit.kernels.composite import composite, keep_visible
+from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.march import sample_positions
+from nerfkit.kernels.shade import take_rows
+from nerfkit.run import Run
+from nerfkit.sampling.occupancy import OccupancyGrid
+from nerfkit.scene.scene import Frame
+from nerfkit.types import Field, Rays, Rendered, Sampler
+
+EARLY_STOP = 1e-4
+"""Transmittance at which a ray ends: what lies behind could change no 8-bit pixel."""
+_CHUNK = 4096
+"""Rays that one task renders."""
+BACKGROUNDS = {"white": 1.0, "black": 0.0}
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that renders: a field, where to look, and where in the scene its unit cube lies."""
+
+    field: HashField
+    sampler: OccupancyGrid
+    frame: Frame
+    config: Config
+    device: torch.device
+
+
+def background_color(name: str) -> Float[Tensor, " 3"]:
+    """The colour of a background's name; a random one is white in pictures."""
+    return torch.full((3,), BACKGROUNDS.get(name, 1.0))
+
+
+def render_rays(
+    field: Field,
+    sampler: Sampler,
+    rays: Rays,
+    background: Float[Tensor, "n_rays 3"],
+    jitter: Float[Tensor, " n_rays"],
+    early_stop: float = EARLY_STOP,
+) -> Rendered:
+    """Render rays (model coordinates) over a background; differentiable in the field and the background.
+
+    ``jitter`` in [0, 1) shifts each ray's lattice of steps: random in training, 0.5 in pictures. Samples behind a
+    transmittance of ``early_stop`` are looked up but not shaded. ``distance`` and ``depth`` are in model units.
+    """
+    samples = sampler.sample(rays, jitter)
+    positions = sample_positions(rays, samples)
+    sigmas, features = field.density(positions)
+    if torch.is_grad_enabled():
+        sampler.observe(positions, samples, sigmas)
+    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
+    sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]
+    features = take_rows(features, rows, kept.n_owned)
+    rgbs = field.color(features, rays.rays_d, kept.ray_indices)
+    rgb, opacity, t_sum, _ = composite(sigmas, rgbs, kept, background)
+    distance = t_sum / opacity.clamp(min=1e-6)
+    return Rendered(rgb, opacity, distance, distance * rays.cos, samples.n_owned)
+
+
+def render_image(model: Model, cameras: Cameras, index: int, background: str = "white") -> Rendered:
+    """The picture that camera ``index`` takes, (height, width, ...), lengths in scene units, without gradient."""
+    pixels = cameras.pixel_grid(index)
+    height, width = pixels.shape[:2]
+    pixels = pixels.reshape(-1, 2)
+    color = background_color(background)
+
+    def part(begin: int) -> Rendered:
+        with torch.no_grad():
+            xy = pixels[begin : begin + _CHUNK]
+            owner = torch.full((len(xy),), index)
+            rays = model.frame.model_rays(cameras.rays(owner, xy)).to(model.device)
+            jitter = torch.full((len(xy),), 0.5, device=model.device)
+            behind = color.to(model.device).expand(len(xy), 3)
+            return render_rays(model.field, model.sampler, rays, behind, jitter)
+
+    parts = parallel(part, range(0, len(pixels), _CHUNK), model.device)
+    scale = model.frame.scale
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([getattr(p, name) for p in parts]).cpu().unflatten(0, (height, width))
+
+    distance, depth = whole("distance") / scale, whole("depth") / scale
+    return Rendered(whole("rgb"), whole("opacity"), distance, depth, sum(p.n_samples for p in parts))
+
+
+def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:
+    """An untrained model; ``allowed`` (levels, r, r, r) bool marks the cells that may be occupied."""
+    device = choose_device(config.engine)
+    field = HashField(config.field, device, config.train.seed)
+    near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
+    sampler = OccupancyGrid(config.sampler, frame.n_levels, device, allowed, near, far)
+    return Model(field, sampler, frame, config, device)
+
+
+def load_model(run: Run) -> Model:
+    """The model of a run's newest whole checkpoint. Raises RunError if there is none."""
+    checkpoint = run.load_checkpoint()
+    model = new_model(run.config, Frame.from_dict(run.frame))
+    model.field.load_state_dict(checkpoint.field)
+    model.sampler.load_state_dict(checkpoint.sampler)
+    return model

@@ -1,0 +1,120 @@
+"""The occupancy grid: nested boxes of cells that remember how dense the field was, and a marcher that skips the rest.
+
+The training's own samples keep the occupied cells up to date for nothing; only empty cells, which no sample visits,
+are probed, so that what was dropped too early can come back. (Instant-ngp refreshes half of all cells by extra
+evaluations; on a CPU that costs as much as the training.)
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nerfkit.config import SamplerConfig
+from nerfkit.kernels.launch import current_task, parallel
+from nerfkit.kernels.march import Stepping, march
+from nerfkit.kernels.occupancy import UNKNOWN, fold, observe, pack_bits
+from nerfkit.types import Field, Rays, Samples
+
+_NEVER = -1.0
+"""Value of a cell outside the region that may be occupied."""
+_CHUNK = 8192
+"""Positions that one task probes."""
+
+
+class OccupancyGrid:
+    """A `Sampler`: a bit for each cell of each level, from a decaying maximum of the densities seen there.
+
+    ``allowed`` (levels, r, r, r) marks the cells that may ever be occupied; ``near_plane`` and ``far_plane`` are in
+    model units. State to save: ``values``.
+    """
+
+    def __init__(
+        self,
+        config: SamplerConfig,
+        n_levels: int,
+        device: torch.device,
+        allowed: Bool[Tensor, "levels r r r"] | None = None,
+        near_plane: float = 0.0,
+        far_plane: float = 1.0e9,
+    ):
+        n_cells = config.resolution**3
+        inner = 0.5 ** (n_levels - 1)
+        min_step = math.sqrt(3.0) / config.n_steps * inner
+        max_step = math.sqrt(3.0) / config.resolution if config.cone_angle else min_step
+        self.config = config
+        self.stepping = Stepping(
+            n_levels, config.resolution, config.cone_angle, min_step, max_step, near_plane, far_plane
+        )
+        self.values = torch.full((n_levels, n_cells), UNKNOWN, device=device)
+        if allowed is not None:
+            self.values[~allowed.view(n_levels, n_cells).to(device)] = _NEVER
+        self._window = torch.full_like(self.values, -1.0)
+        self._allowed = (self.values.view(-1) > _NEVER).nonzero()[:, 0].int()
+        self._generator = torch.Generator().manual_seed(0)
+        self._seen: dict[int, tuple[Tensor, Samples, Tensor]] = {}
+        self.threshold = 0.0
+        self._pack()
+
+    def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
+        """Steps of rays (model coordinates) in occupied cells; ``jitter`` in [0, 1) shifts each ray's first step."""
+        return march(rays, jitter, self.bits, self.blocks, self.stepping)
+
+    def observe(self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"]) -> None:
+        """Keep densities that a training step evaluated until the next `update`."""
+        self._seen[current_task()] = (positions, samples, sigmas.detach())
+
+    def forget(self) -> None:
+        """Drop what was observed since the last `update`."""
+        self._seen = {}
+
+    def update(self, step: int, field: Field) -> None:
+        """Take in what the last step saw; every ``update_every`` steps, probe, decay and refresh the bits."""
+        seen, self._seen = self._seen, {}
+        for task in sorted(seen) if step % self.config.observe_every == 0 else ():
+            observe(*seen[task], self.config.resolution, self._window)
+        if step % self.config.update_every == 0:
+            self._probe(field)
+            mean = fold(self.values, self._window, self.config.ema_decay)
+            self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
+            self._pack()
+
+    @property
+    def occupancy(self) -> float:
+        """Share of all cells that count as occupied, in [0, 1]."""
+        return float((self.values > self.threshold).float().mean())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        state = {"values": self.values, "window": self._window, "generator": self._generator.get_state()}
+        return {**state, "threshold": torch.tensor(self.threshold, dtype=torch.float64)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+        self.values.copy_(state["values"])
+        self._window.copy_(state["window"])
+        self._generator.set_state(state["generator"])
+        self.threshold = float(state["threshold"])
+        self._pack()
+
+    def _pack(self) -> None:
+        self.bits, self.blocks = pack_bits(self.values, self.threshold, self.config.resolution)
+
+    def _probe(self, field: Field) -> None:
+        """Evaluate the field at random places of random cells, so that an empty one can become occupied again."""
+        n, res = self.config.n_probes, self.config.resolution
+        picked = torch.randint(len(self._allowed), (n,), generator=self._generator)
+        within = torch.rand(n, 3, generator=self._generator).to(self.values.device)
+        cells = self._allowed[picked.to(self.values.device)].long()
+        level = cells // res**3
+        corner = torch.stack([cells // res**2 % res, cells // res % res, cells % res], 1)
+        side = 0.5 ** (self.stepping.n_levels - 1 - level).float()
+        positions = ((corner + within) / res - 0.5) * side[:, None] + 0.5
+
+        def density(begin: int) -> Tensor:
+            with torch.no_grad():
+                return field.density(positions[begin : begin + _CHUNK])[0]
+
+        sigmas = torch.cat(parallel(density, range(0, n, _CHUNK), positions.device))
+        self._window.view(-1).scatter_reduce_(0, cells, sigmas, "amax")

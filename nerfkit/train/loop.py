@@ -1,0 +1,218 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nerfkit.config import Config
+from nerfkit.evaluate import peak_memory_bytes
+from nerfkit.kernels.launch import parallel, prepare_cpu
+from nerfkit.render import BACKGROUNDS, Model, new_model, render_rays
+from nerfkit.run import Run
+from nerfkit.sampling.seen import seen_cells
+from nerfkit.scene.scene import Scene
+from nerfkit.train.losses import LOSSES
+from nerfkit.train.optim import Optimizer, rate_at
+from nerfkit.train.pixels import Pixels
+from nerfkit.train.progress import Report
+
+_TASK_SAMPLES = 16384
+"""Samples of one task: enough to hide the cost of starting operations, few enough to stay in a core's cache."""
+
+
+@dataclass
+class Clock:
+    """Where a training stands; all of it is saved with a checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    n_rays: int = 0
+    n_samples: int = 0
+    samples_per_ray: float = 0.0
+    """Running mean, from which the number of rays of the next step follows."""
+
+    def progress(self, config: Config) -> float:
+        """Share of the training that is done."""
+        return self.step / config.train.steps if config.train.steps else self.seconds / config.train.time_budget
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one task of a step found."""
+
+    gradients: list[Tensor]
+    loss: Tensor
+    squared_error: Tensor
+    n_samples: int
+
+
+def _task(model: Model, pixels: Pixels, picked: Tensor, background: Tensor, jitter: Tensor, n_rays: int) -> Outcome:
+    """Render some of a step's rays and differentiate their share of its loss."""
+    config = model.config.train
+    rays = pixels.rays(picked, model.frame).to(model.device)
+    target = pixels.colors(picked, background)
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter)
+    loss = LOSSES[config.loss](rendered.rgb, target) / (3 * n_rays)
+    # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
+    parameters = [*model.field.network_parameters(), model.field.table]
+    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
+    error = ((rendered.rgb.detach() - target) ** 2).sum() / (3 * n_rays)
+    return Outcome(gradients, loss.detach(), error, rendered.n_samples)
+
+
+def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator) -> tuple[float, float, int]:
+    """Draw rays and leave the gradients of all parameters in ``.grad``; returns loss, mean squared error, samples."""
+    device, field = model.device, model.field
+    picked = pixels.draw(n_rays, generator)
+    jitter = torch.rand(n_rays, generator=generator).to(device)
+    if pixels.scene.background in BACKGROUNDS:
+        background = torch.full((n_rays, 3), BACKGROUNDS[pixels.scene.background], device=device)
+    else:
+        background = torch.rand(n_rays, 3, generator=generator).to(device)
+    n_tasks = max(1, round(model.config.train.samples_per_step / _TASK_SAMPLES)) if device.type == "cpu" else 1
+    bounds = [n_rays * i // n_tasks for i in range(n_tasks + 1)]
+
+    def task(i: int) -> Outcome:
+        part = slice(bounds[i], bounds[i + 1])
+        return _task(model, pixels, picked[part], background[part], jitter[part], n_rays)
+
+    outcomes = parallel(task, range(n_tasks), device)
+    field.grid.collect(field.table)
+    for parameter, *gradients in zip(
+        field.network_parameters(), *(outcome.gradients for outcome in outcomes), strict=True
+    ):
+        parameter.grad = sum(gradients[1:], gradients[0])
+    loss, error = (float(sum(getattr(o, name) for o in outcomes)) for name in ("loss", "squared_error"))
+    return loss, error, sum(o.n_samples for o in outcomes)
+
+
+def fit(scene: Scene, config: Config, run: Run | None = None, resume: bool = False) -> Iterator[Report]:
+    """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
+
+    With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``. ``resume``
+    continues the run's newest checkpoint. Kernels are compiled and a first step is tried before the clock starts.
+    """
+    prepare_cpu()
+    model = new_model(config, scene.frame, None if resume else seen_cells(scene, config.sampler.resolution))
+    pixels = Pixels(scene, model.device)
+    optimizer = Optimizer(model.field, config.train)
+    generator = torch.Generator().manual_seed(config.train.seed)
+    clock = Clock(samples_per_ray=64.0)
+    _warm_up(model, pixels)
+    if resume and run is not None:
+        _restore(run, model, optimizer, generator, clock)
+
+    def checkpoint() -> None:
+        if run is not None:
+            _save(run, model, optimizer, generator, clock)
+
+    tally = _Tally(clock)
+    saved = clock.seconds
+    started = time.perf_counter() - clock.seconds
+    try:
+        while clock.progress(config) < 1.0:
+            n_rays = round(config.train.samples_per_step / max(clock.samples_per_ray, 1.0))
+            n_rays = min(max(n_rays, 64), config.train.samples_per_step)
+            rate = rate_at(clock.step, clock.progress(config), config.train)
+            loss, error, n_samples = _step(model, pixels, n_rays, generator)
+            optimizer.step(rate)
+            clock.step += 1
+            model.sampler.update(clock.step, model.field)
+            clock.n_rays += n_rays
+            clock.n_samples += n_samples
+            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * n_samples / n_rays
+            clock.seconds = time.perf_counter() - started
+            tally.add(loss, error)
+            if clock.step % config.train.report_every == 0 or clock.progress(config) >= 1.0:
+                report = tally.report(clock, model, rate * config.train.table_lr)
+                if run is not None:
+                    run.log(vars(report))
+                pause = time.perf_counter()
+                yield report
+                started += time.perf_counter() - pause
+            if run is not None and clock.seconds - saved > config.train.checkpoint_every:
+                pause = time.perf_counter()
+                checkpoint()
+                saved = clock.seconds
+                started += time.perf_counter() - pause
+    finally:
+        checkpoint()
+
+
+class _Tally:
+    """Means and rates since the last report."""
+
+    def __init__(self, clock: Clock):
+        self._start(clock)
+
+    def _start(self, clock: Clock) -> None:
+        self.loss = self.error = 0.0
+        self.since = (clock.step, clock.seconds, clock.n_rays, clock.n_samples)
+
+    def add(self, loss: float, error: float) -> None:
+        """Count one step."""
+        self.loss += loss
+        self.error += error
+
+    def report(self, clock: Clock, model: Model, lr: float) -> Report:
+        """What happened since the last report, and start anew."""
+        now = (clock.step, clock.seconds, clock.n_rays, clock.n_samples)
+        steps, seconds, rays, samples = (a - b for a, b in zip(now, self.since, strict=True))
+        progress = clock.progress(model.config)
+        report = Report(
+            step=clock.step,
+            seconds=clock.seconds,
+            loss=self.loss / steps,
+            psnr=-10.0 * math.log10(max(self.error / steps, 1e-10)),
+            rays_per_second=rays / max(seconds, 1e-9),
+            samples_per_ray=samples / rays,
+            samples_per_second=samples / max(seconds, 1e-9),
+            learning_rate=lr,
+            occupancy=model.sampler.occupancy,
+            progress=min(progress, 1.0),
+            eta=clock.seconds * (1.0 / progress - 1.0) if 0.0 < progress < 1.0 else 0.0,
+        )
+        self._start(clock)
+        return report
+
+
+def _warm_up(model: Model, pixels: Pixels) -> None:
+    """Compile every kernel by one step whose result is thrown away."""
+    field, sampler = model.field, model.sampler
+    _step(model, pixels, 64, torch.Generator().manual_seed(0))
+    sampler.forget()
+    optimizer = Optimizer(field, model.config.train)
+    optimizer.step(0.0)
+    with torch.no_grad():
+        field.density(torch.zeros(1024, 3, device=model.device))
+
+
+def _save(run: Run, model: Model, optimizer: Optimizer, generator: torch.Generator, clock: Clock) -> None:
+    state: dict[str, Any] = dict(vars(clock))
+    state["train"] = {
+        "seconds": clock.seconds,
+        "n_steps": clock.step,
+        "n_rays": clock.n_rays,
+        "n_samples": clock.n_samples,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    tensors = {**optimizer.state_dict(), "generator": generator.get_state()}
+    run.save_checkpoint(clock.step, dict(model.field.state_dict()), model.sampler.state_dict(), tensors, state)
+
+
+def _restore(run: Run, model: Model, optimizer: Optimizer, generator: torch.Generator, clock: Clock) -> None:
+    checkpoint = run.load_checkpoint()
+    model.field.load_state_dict(checkpoint.field)
+    model.sampler.load_state_dict(checkpoint.sampler)
+    tensors = dict(checkpoint.optimizer)
+    generator.set_state(tensors.pop("generator"))
+    optimizer.load_state_dict(tensors)
+    for name in vars(clock):
+        setattr(clock, name, checkpoint.state[name])
