@@ -73,9 +73,10 @@ def _fold(
         v = values[i]
         seen = window[i]
         if seen >= 0.0:
-            v = wp.where(v < UNKNOWN, wp.max(v * decay, seen), seen)
-            values[i] = v
             window[i] = -1.0
+            if v >= 0.0:
+                v = wp.where(v < UNKNOWN, wp.max(v * decay, seen), seen)
+                values[i] = v
         if v >= 0.0 and v < UNKNOWN:
             total += v
             known += 1.0
@@ -87,7 +88,8 @@ def fold(values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels ce
     """Let ``values`` take in what ``window`` saw and clear that, both in place; returns the mean of known values.
 
     A visited cell becomes max(value * decay, seen), or what was seen if its value was `UNKNOWN`; others stay.
-    ``window`` holds -1 where nothing was seen; negative values mark cells that are never occupied.
+    ``window`` holds -1 where nothing was seen; negative values mark cells that are never occupied, even where a sample
+    beside them was rounded into them.
     """
     n = values.numel() // 32
     sums, counts = torch.empty(2, n, device=values.device)
