@@ -1,7 +1,7 @@
 """The small steps between the two networks: which samples go on, and what the colour network sees.
 
 They only move rows; as chains of tensor operations they would cost as much as the matrix products between them.
-A row is copied as 32-bit words, whatever its type.
+A row is copied as 32-bit words, whatever its type; an odd number of half-precision numbers takes the slower way.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from nerfkit.kernels.launch import launch
 
@@ -55,8 +56,14 @@ def _scatter(
         _copy(source, i, 0, target, rows[i], 0, target.shape[1])
 
 
+def _in_words(rows: Tensor) -> bool:
+    return rows.shape[1] * rows.element_size() % 4 == 0
+
+
 def _words(rows: Tensor) -> Tensor:
-    """Rows of any type as rows of 32-bit words."""
+    """Rows of any type as rows of 32-bit words: a view, or a copy where rows do not begin at a word."""
+    if (rows.stride(0) * rows.element_size()) % 4:
+        rows = rows.contiguous()
     return rows.view(torch.int32) if rows.dtype != torch.int32 else rows
 
 
@@ -83,6 +90,8 @@ class _TakeRows(torch.autograd.Function):
 
 def take_rows(values: Float[Tensor, "m c"], rows: Int[Tensor, " n"], n_owned: int) -> Float[Tensor, "n c"]:
     """``values[rows]`` for distinct rows; only the first ``n_owned`` of them hand a gradient back."""
+    if not _in_words(values):
+        return take_rows(F.pad(values, (0, 1)), rows, n_owned)[:, :-1]
     return _TakeRows.apply(values, rows, n_owned)
 
 
@@ -105,6 +114,8 @@ def join_directions(
     features: Float[Tensor, "n c"], harmonics: Float[Tensor, "n_rays d"], ray_indices: Int[Tensor, " n"]
 ) -> Float[Tensor, "n cd"]:
     """Each sample's features followed by its ray's encoded direction, of one type; differentiable in the features."""
+    if not (_in_words(features) and _in_words(harmonics)):
+        return torch.cat([features, harmonics[ray_indices]], 1)
     return _JoinDirections.apply(features, harmonics, ray_indices)
 
 
