@@ -8,7 +8,7 @@ evaluations; on a CPU that costs as much as the training.)
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerfkit.config import SamplerConfig
@@ -51,7 +51,7 @@ class OccupancyGrid:
         if allowed is not None:
             self.values[~allowed.view(n_levels, n_cells).to(device)] = _NEVER
         self._window = torch.full_like(self.values, -1.0)
-        self._allowed = (self.values.view(-1) > _NEVER).nonzero()[:, 0].int()
+        self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
         self._seen: dict[int, tuple[Tensor, Samples, Tensor]] = {}
         self.threshold = 0.0
@@ -93,6 +93,7 @@ class OccupancyGrid:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
         self.values.copy_(state["values"])
+        self._allowed = _may_be_occupied(self.values)
         self._window.copy_(state["window"])
         self._generator.set_state(state["generator"])
         self.threshold = float(state["threshold"])
@@ -118,3 +119,8 @@ class OccupancyGrid:
 
         sigmas = torch.cat(parallel(density, range(0, n, _CHUNK), positions.device))
         self._window.view(-1).scatter_reduce_(0, cells, sigmas, "amax")
+
+
+def _may_be_occupied(values: Float[Tensor, "levels cells"]) -> Int[Tensor, " n_allowed"]:
+    """Indices of the cells that are worth a probe."""
+    return (values.view(-1) > _NEVER).nonzero()[:, 0].int()
