@@ -87,20 +87,29 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
     Returns whether it was stopped.
     """
     asked: list[int] = []
+    begun = time.monotonic() - seconds
+    before: dict[int, Any] = {}
+    finished = 0.0
 
     def ask(number: int, frame: Any) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
 
-    begun = time.monotonic()
-    before: dict[int, Any] = {}
-    finished = 0.0
-    try:
-        with closing(show(_first_aside(reports, begun - seconds, on_first))) as shown:
-            for report in shown:
+    def passed() -> Iterator[Report]:
+        """Reports as they come; before the first one is shown, from which on stopping waits for whole steps."""
+        try:
+            for report in reports:
                 if not before:
-                    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+                    before.update({kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)})
+                    on_first(time.monotonic() - begun - report.seconds)
+                yield report
+        finally:
+            reports.close()
+
+    try:
+        with closing(show(passed())) as shown:
+            for report in shown:
                 finished = report.progress
                 if asked:
                     break
@@ -108,17 +117,6 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
         for kind, handler in before.items():
             signal.signal(kind, handler)
     return bool(asked) and finished < 1
-
-
-def _first_aside(reports: Iterator[Report], begun: float, on_first: Callable[[float], None]) -> Iterator[Report]:
-    """Pass reports through; tell of the first one before it is shown, so that lines and bar do not mix."""
-    try:
-        for number, report in enumerate(reports):
-            if number == 0:
-                on_first(time.monotonic() - begun - report.seconds)
-            yield report
-    finally:
-        reports.close()
 
 
 def _warnings(scene: Scene) -> list[str]:
