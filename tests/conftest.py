@@ -52,10 +52,9 @@ def frames_of(cameras: Cameras, names: list[str]) -> list[dict]:
     return [{"file_path": name, "transform_matrix": [*pose, bottom]} for name, pose in zip(names, poses, strict=True)]
 
 
-@pytest.fixture
-def toy_scene(tmp_path: Path) -> Path:
-    """A Blender-synthetic folder: 8 views to train on and 4 to test, 32x32 RGBA."""
-    root = tmp_path / "ball"
+def write_ball(folder: Path) -> Path:
+    """Write a Blender-synthetic folder ``ball``: 8 views to train on and 4 to test, 32x32 RGBA."""
+    root = folder / "ball"
     for split, n, shift in (("train", 8, 0.0), ("test", 4, 0.3)):
         (root / split).mkdir(parents=True)
         cameras = ball_cameras(n, shift)
@@ -65,6 +64,12 @@ def toy_scene(tmp_path: Path) -> Path:
         text = json.dumps({"camera_angle_x": ANGLE_X, "frames": frames})
         (root / f"transforms_{split}.json").write_text(text)
     return root
+
+
+@pytest.fixture
+def toy_scene(tmp_path: Path) -> Path:
+    """The ball of `write_ball`, to be changed at will."""
+    return write_ball(tmp_path)
 
 
 @pytest.fixture
@@ -80,3 +85,9 @@ def toy_capture(tmp_path: Path) -> Path:
     size = {"w": SIZE, "h": SIZE, "fl_x": float(cameras.fl_x[0]), "fl_y": float(cameras.fl_y[0])}
     (root / "transforms.json").write_text(json.dumps({**size, "frames": frames_of(cameras, names)}))
     return root
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that this machine has."""
+    return torch.device(request.param)
