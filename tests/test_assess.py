@@ -1,0 +1,120 @@
+"""Judging a run: what is compared with what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nerfkit.assess import backdrop, cost_of, evaluate_run, rig_of, scene_of, truth
+from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
+from nerfkit.poses import SceneError
+from nerfkit.render import new_model
+from nerfkit.run import Run, RunError
+from nerfkit.scene import Scene, load_scene
+
+SMALL = Config(
+    field=FieldConfig(n_levels=2, log2_table_size=8, finest_resolution=32),
+    sampler=SamplerConfig(resolution=32),
+    engine="cpu",
+)
+TRAINED = {"seconds": 4.0, "n_steps": 20, "n_rays": 1000, "n_samples": 9000, "peak_memory_bytes": 12345}
+
+
+def make_run(folder: Path, scene: Scene, config: Config = SMALL) -> Run:
+    """A run that was never trained, with a checkpoint that says it was."""
+    frame = scene.frame.to_dict()
+    run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, scene.splits, ["nerfkit"])
+    model = new_model(config, scene.frame)
+    parts = dict(model.field.state_dict()), model.sampler.state_dict()
+    run.save_checkpoint(20, *parts, {}, {"train": TRAINED})
+    return run
+
+
+def test_transparent_pixels_show_the_background(toy_scene: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    image = scene.images[0]
+    clear = torch.from_numpy(image[..., 3] == 0)
+    solid = torch.from_numpy(image[..., 3] == 255)
+    colours = torch.from_numpy(image[..., :3].astype(np.float32)) / 255
+    for name, value in (("white", 1.0), ("black", 0.0)):
+        picture = truth(scene, 0, name)
+        assert bool((picture[clear] == value).all())
+        assert torch.allclose(picture[solid], colours[solid])
+
+
+def test_a_photograph_is_taken_as_it_is(toy_capture: Path) -> None:
+    scene = load_scene(toy_capture, DataConfig())
+    assert torch.equal(truth(scene, 0, "white"), truth(scene, 0, "black"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("auto", "white"), ("random", "white"), ("white", "white"), ("black", "black")]
+)
+def test_pictures_of_an_object_are_over_white_unless_told(toy_scene: Path, asked: str, shown: str) -> None:
+    assert backdrop(load_scene(toy_scene, DataConfig(background=asked))) == shown
+
+
+def test_the_cost_is_that_of_the_training(toy_scene: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", load_scene(toy_scene, DataConfig()))
+    cost = cost_of(run, run.load_checkpoint())
+    assert (cost.train_seconds, cost.n_steps, cost.rays_per_second, cost.samples_per_ray) == (4.0, 20, 250.0, 9.0)
+    assert cost.peak_memory_bytes == 12345
+    assert cost.model_bytes == run.load_checkpoint().model_bytes > 0
+
+
+def test_the_record_and_the_report_are_written(toy_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    run = make_run(tmp_path / "run", scene)
+    seen: list[int] = []
+
+    def listen(views: list[int]) -> list[int]:
+        seen.extend(views)
+        return views
+
+    record = evaluate_run(run, scene, views_fn=listen)
+    assert seen == scene.splits["test"]
+    assert [one["name"] for one in record["per_image"]] == [scene.image_names[view] for view in seen]
+    assert json.loads((run.path / "metrics.json").read_text())["psnr"] == record["psnr"]
+    assert (run.path / "report.html").exists()
+
+
+def test_another_split_leaves_the_record_alone(toy_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    run = make_run(tmp_path / "run", scene)
+    record = evaluate_run(run, scene, "train")
+    assert record["n_images"] == 8
+    assert {path.name for path in run.path.glob("*metrics*")} == {"metrics-train.json"}
+    with pytest.raises(RunError, match="no val views .it has train, test."):
+        evaluate_run(run, scene, "val")
+
+
+def test_the_scene_of_a_run_is_found_in_the_size_it_saw(toy_scene: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, data=DataConfig(downscale=2))
+    run = make_run(tmp_path / "run", load_scene(toy_scene, config.data), config)
+    assert scene_of(run).images[0].shape[:2] == (16, 16)
+    moved = toy_scene.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="say where it is"):
+        scene_of(run)
+    assert scene_of(run, moved).name == "moved"
+    with pytest.raises(SceneError, match="no such folder"):
+        scene_of(run, tmp_path / "nowhere")
+
+
+def test_a_changed_scene_is_refused(toy_scene: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", load_scene(toy_scene, DataConfig()))
+    (toy_scene / "train" / "r_0.png").write_bytes((toy_scene / "train" / "r_1.png").read_bytes())
+    with pytest.raises(RunError, match="was changed since"):
+        scene_of(run)
+
+
+def test_the_rig_shows_each_camera_once(toy_capture: Path) -> None:
+    scene = load_scene(toy_capture, DataConfig())
+    rig = rig_of(scene)
+    assert len(rig.c2w) == len(rig.splits) == 12
+    assert [number for number, split in enumerate(rig.splits) if split == "test"] == scene.splits["test"]
+    assert rig.fov_x == pytest.approx(np.degrees(0.8), abs=1e-3) and rig.aspect == 1.0
