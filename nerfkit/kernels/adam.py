@@ -5,6 +5,7 @@ by a step; moving them by stale momentum, as plain Adam does, costs quality and 
 """
 
 import math
+from typing import no_type_check
 
 import torch
 import warp as wp
@@ -29,6 +30,7 @@ for (int i = begin; i < end; ++i) {
 
 
 @wp.func_native(_UPDATE)
+@no_type_check
 def _update(
     begin: int,
     end: int,
@@ -44,6 +46,7 @@ def _update(
 
 
 @wp.kernel(module="nerfkit.kernels.adam", grid_stride=False)
+@no_type_check
 def _adam(
     first: int,
     block: int,

@@ -1,6 +1,7 @@
 """Packed compositing: colour, opacity and distance of rays from their samples, front to back, with early stop.
 
-With sigma_i, colour c_i, length d_i and middle t_i of a ray's samples (Max 1995, eq. 10; Mildenhall et al. 2020, eq. 3):
+With density sigma_i, colour c_i, length d_i and middle t_i of a ray's samples (Max 1995, eq. 10; Mildenhall et al.
+2020, eq. 3):
 
     T_i = exp(-sum_{j<i} sigma_j d_j),  w_i = T_i (1 - exp(-sigma_i d_i)),
     rgb = sum_i w_i c_i + T_n background,  opacity = 1 - T_n,  distance = sum_i w_i t_i.
@@ -11,7 +12,7 @@ For q_i = <g_rgb, c_i> + g_distance t_i the gradients are
     dL/dc_i = w_i g_rgb,  dL/dbackground = T_n g_rgb.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import warp as wp
@@ -24,6 +25,7 @@ from nerfkit.types import Samples
 
 
 @wp.kernel(module="nerfkit.kernels.composite", grid_stride=False)
+@no_type_check
 def _count_visible(
     first: int,
     sigmas: wp.array(dtype=float),
@@ -45,6 +47,7 @@ def _count_visible(
 
 
 @wp.kernel(module="nerfkit.kernels.composite", grid_stride=False)
+@no_type_check
 def _keep_visible(
     first: int,
     old_info: wp.array2d(dtype=int),
@@ -89,6 +92,7 @@ def keep_visible(
 
 
 @wp.kernel(module="nerfkit.kernels.composite", grid_stride=False)
+@no_type_check
 def _forward(
     first: int,
     sigmas: wp.array(dtype=float),
@@ -120,6 +124,7 @@ def _forward(
 
 
 @wp.kernel(module="nerfkit.kernels.composite", grid_stride=False)
+@no_type_check
 def _backward(
     first: int,
     rgbs: wp.array(dtype=wp.vec3f),

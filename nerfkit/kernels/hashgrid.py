@@ -11,7 +11,7 @@ the eight corner indices are another; on CUDA the same expressions work on Warp'
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import warp as wp
@@ -144,6 +144,7 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
         return text.replace("CWORD", clang).replace("WORD", name)
 
     @wp.func_native(fill(_PROLOGUE + _LOCATE + _GATHER))
+    @no_type_check
     def gather(
         begin: int,
         end: int,
@@ -158,6 +159,7 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
     ): ...
 
     @wp.func_native(fill(_PROLOGUE + _SCATTER))
+    @no_type_check
     def scatter(
         begin: int,
         end: int,
@@ -172,6 +174,7 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
     ): ...
 
     @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
     def forward(
         first: int,
         tile: int,
@@ -189,6 +192,7 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
             gather(begin, end, level, n_levels, positions, scales, resolutions, offsets, table, features)
 
     @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
     def backward(
         first: int,
         tile: int,

@@ -2,12 +2,13 @@
 
 The grid covers the unit cube. Level k of K is a cube of side 2^(k - K + 1) about the centre, with resolution^3 cells; a
 position belongs to the innermost level that holds it and whose cells are not smaller than the step there. A step is
-``clamp(t * cone_angle, min_step, max_step)``: constant for objects, growing with distance in unbounded captures (Mueller
-et al. 2022, appendix E). Empty space is left in one go, whole blocks of 8^3 cells first, without leaving the lattice of
-steps, so that a jittered ray samples its interval uniformly.
+``clamp(t * cone_angle, min_step, max_step)``: constant for objects, growing with distance in unbounded captures
+(Mueller et al. 2022, appendix E). Empty space is left in one go, whole blocks of 8^3 cells first, without leaving the
+lattice of steps, so that a jittered ray samples its interval uniformly.
 """
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import torch
 import warp as wp
@@ -41,6 +42,7 @@ class Stepping:
 
 
 @wp.struct
+@no_type_check
 class _Steps:
     n_levels: int
     resolution: int
@@ -53,11 +55,13 @@ class _Steps:
 
 
 @wp.func
+@no_type_check
 def _step_length(t: float, s: _Steps):
     return wp.clamp(t * s.cone_angle, s.min_step, s.max_step)
 
 
 @wp.func
+@no_type_check
 def _exit(x: wp.vec3f, inverse: wp.vec3f, cells: float):
     """Distance to the far side of the cell of side 1 / cells that holds x (from the corner of its cube)."""
     u = x * cells
@@ -68,11 +72,13 @@ def _exit(x: wp.vec3f, inverse: wp.vec3f, cells: float):
 
 
 @wp.func
+@no_type_check
 def _inverse(d: float):
     return 1.0 / wp.where(wp.abs(d) < 1.0e-9, 1.0e-9, d)
 
 
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+@no_type_check
 def _march(
     first: int,
     rays_o: wp.array(dtype=wp.vec3f),
@@ -135,6 +141,7 @@ def _march(
 
 
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+@no_type_check
 def _pack(
     first: int,
     scratch: wp.array2d(dtype=float),
@@ -154,6 +161,7 @@ def _pack(
 
 
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
+@no_type_check
 def _positions(
     first: int,
     rays_o: wp.array(dtype=wp.vec3f),

@@ -1,5 +1,7 @@
 """The occupancy grid's own kernels: densities seen on the way go in, bits for the marcher come out."""
 
+from typing import no_type_check
+
 import torch
 import warp as wp
 from jaxtyping import Float, Int
@@ -13,6 +15,7 @@ UNKNOWN = wp.constant(1.0e9)
 
 
 @wp.kernel(module="nerfkit.kernels.occupancy", grid_stride=False)
+@no_type_check
 def _observe(
     first: int,
     n: int,
@@ -57,6 +60,7 @@ def observe(
 
 
 @wp.kernel(module="nerfkit.kernels.occupancy", grid_stride=False)
+@no_type_check
 def _fold(
     first: int,
     values: wp.array(dtype=float),
@@ -98,6 +102,7 @@ def fold(values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels ce
 
 
 @wp.kernel(module="nerfkit.kernels.occupancy", grid_stride=False)
+@no_type_check
 def _pack(
     first: int,
     values: wp.array(dtype=float),
@@ -113,6 +118,7 @@ def _pack(
 
 
 @wp.kernel(module="nerfkit.kernels.occupancy", grid_stride=False)
+@no_type_check
 def _pack_blocks(first: int, bits: wp.array(dtype=wp.int32), res: int, blocks: wp.array(dtype=wp.int32)):
     word = first + wp.tid()
     n = res / 8

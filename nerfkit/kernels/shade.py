@@ -4,7 +4,7 @@ They only move rows; as chains of tensor operations they would cost as much as t
 A row is copied as 32-bit words, whatever its type; an odd number of half-precision numbers takes the slower way.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import warp as wp
@@ -22,12 +22,14 @@ for (int k = 0; k < n; ++k) to[k] = from[k];
 
 
 @wp.func_native(_COPY)
+@no_type_check
 def _copy(
     source: wp.array2d(dtype=wp.int32), i: int, i0: int, target: wp.array2d(dtype=wp.int32), j: int, j0: int, n: int
 ): ...
 
 
 @wp.kernel(module="nerfkit.kernels.shade", grid_stride=False)
+@no_type_check
 def _gather(
     first: int,
     block: int,
@@ -43,6 +45,7 @@ def _gather(
 
 
 @wp.kernel(module="nerfkit.kernels.shade", grid_stride=False)
+@no_type_check
 def _scatter(
     first: int,
     block: int,
