@@ -30,7 +30,8 @@ class DataConfig:
     hold_out_every: int = 8
     """Every n-th view is held out for testing, where the scene names no split of its own; 0 holds out none."""
     background: Literal["auto", "white", "black", "random"] = "auto"
-    """Colour behind images with alpha; auto: random in training, white in pictures."""
+    """Colour behind images with alpha; auto: random in training (but that of plain
+    borders, if all views have them), white in pictures."""
     aabb_scale: float = 0.0
     """Side of the model's box in units of the region that the cameras look at; 0 decides from the cameras."""
 
@@ -46,7 +47,7 @@ class FieldConfig:
     """A level has at most 2 ** this many entries."""
     base_resolution: int = 16
     finest_resolution: int = 1024
-    """Cells along one side at the first and the last level."""
+    """Cells along one side: of the whole box at the first level, of the innermost box at the last."""
     width: int = 64
     """Neurons of a hidden layer."""
     density_layers: int = 1
@@ -66,12 +67,14 @@ class SamplerConfig:
     """Cells along one side of each level of the grid."""
     n_steps: int = 1024
     """Steps along the diagonal of the inner box: sets the length of a step."""
-    cone_angle: float = 0.0
-    """Growth of the step with distance (1/256 suits unbounded captures); 0 keeps it constant."""
+    cone_angle: float = -1.0
+    """Growth of the step with distance; 0 keeps it constant, -1 decides: 0 for an object, 1/256 with a background."""
     occupancy_threshold: float = 0.01
     """Optical thickness of one step under which a cell counts as empty."""
     update_every: int = 16
     """Steps between two refreshes of the bits."""
+    warmup_steps: int = 256
+    """Until this step all cells are probed in turn, and the steps along a ray are two to four times as long."""
     observe_every: int = 4
     """Steps of which one tells the grid the densities that it met."""
     n_probes: int = 16384
@@ -96,6 +99,8 @@ class TrainConfig:
     """Learning rate at the end, as a share of that at the start."""
     warmup_steps: int = 100
     loss: Literal["huber", "squared"] = "huber"
+    gradient_reach: float = 20.0
+    """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
     weight_decay: float = 1e-6
     """On the networks alone."""
     report_every: int = 50

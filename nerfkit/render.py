@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -50,23 +50,24 @@ def render_rays(
     rays: Rays,
     background: Float[Tensor, "n_rays 3"],
     jitter: Float[Tensor, " n_rays"],
-    early_stop: float = EARLY_STOP,
+    reach: float = 0.0,
 ) -> Rendered:
     """Render rays (model coordinates) over a background; differentiable in the field and the background.
 
     ``jitter`` in [0, 1) shifts each ray's lattice of steps: random in training, 0.5 in pictures. Samples behind a
-    transmittance of ``early_stop`` are looked up but not shaded. ``distance`` and ``depth`` are in model units.
+    transmittance of `EARLY_STOP` are looked up but not shaded. ``reach`` damps gradients near the camera, see
+    `composite`. ``distance`` and ``depth`` are in model units.
     """
     samples = sampler.sample(rays, jitter)
     positions = sample_positions(rays, samples)
     sigmas, features = field.density(positions)
+    kept, rows = keep_visible(samples, sigmas.detach(), EARLY_STOP)
     if torch.is_grad_enabled():
-        sampler.observe(positions, samples, sigmas)
-    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
+        sampler.observe(positions, samples, sigmas, rows[: kept.n_owned])
     sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]
     features = take_rows(features, rows, kept.n_owned)
     rgbs = field.color(features, rays.rays_d, kept.ray_indices)
-    rgb, opacity, t_sum, _ = composite(sigmas, rgbs, kept, background)
+    rgb, opacity, t_sum, _ = composite(sigmas, rgbs, kept, background, reach)
     distance = t_sum / opacity.clamp(min=1e-6)
     return Rendered(rgb, opacity, distance, distance * rays.cos, samples.n_owned)
 
@@ -100,7 +101,8 @@ def render_image(model: Model, cameras: Cameras, index: int, background: str = "
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:
     """An untrained model; ``allowed`` (levels, r, r, r) bool marks the cells that may be occupied."""
     device = choose_device(config.engine)
-    field = HashField(config.field, device, config.train.seed)
+    finest = config.field.finest_resolution * 2 ** (frame.n_levels - 1)
+    field = HashField(replace(config.field, finest_resolution=finest), device, config.train.seed)
     near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
     sampler = OccupancyGrid(config.sampler, frame.n_levels, device, allowed, near, far)
     return Model(field, sampler, frame, config, device)

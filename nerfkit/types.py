@@ -118,8 +118,10 @@ class Sampler(Protocol):
         """Intervals worth evaluating; ``jitter`` in [0, 1) shifts each ray's first step."""
         ...
 
-    def observe(self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"]) -> None:
-        """Hear of densities that a training step evaluated."""
+    def observe(
+        self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
+    ) -> None:
+        """Hear of densities that a training step evaluated, and of the rows that its rays reached."""
         ...
 
     def update(self, step: int, field: Field) -> None:

@@ -137,6 +137,7 @@ def _backward(
     g_rgb: wp.array(dtype=wp.vec3f),
     g_opacity: wp.array(dtype=float),
     g_distance: wp.array(dtype=float),
+    reach: float,
     g_sigmas: wp.array(dtype=float),
     g_rgbs: wp.array(dtype=wp.vec3f),
     g_background: wp.array(dtype=wp.vec3f),
@@ -153,8 +154,9 @@ def _backward(
     for k in range(count):
         i = start + count - 1 - k
         q = wp.dot(g, rgbs[i]) + g_t * 0.5 * (t_starts[i] + t_ends[i])
-        g_sigmas[i] = (t_ends[i] - t_starts[i]) * (trans * q - behind)
-        g_rgbs[i] = weights[i] * g
+        near = wp.min(1.0, t_ends[i] / reach)
+        g_sigmas[i] = near * near * (t_ends[i] - t_starts[i]) * (trans * q - behind)
+        g_rgbs[i] = near * near * weights[i] * g
         behind += weights[i] * q
         trans += weights[i]
 
@@ -162,7 +164,7 @@ def _backward(
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sigmas: Tensor, rgbs: Tensor, samples: Samples, background: Tensor
+        ctx: Any, sigmas: Tensor, rgbs: Tensor, samples: Samples, background: Tensor, reach: float
     ) -> tuple[Tensor, ...]:
         info, t_starts, t_ends = samples.packed_info, samples.t_starts, samples.t_ends
         n, device = len(info), sigmas.device
@@ -171,7 +173,7 @@ class _Composite(torch.autograd.Function):
         weights = torch.empty_like(sigmas)
         weights[samples.n_owned :] = 0.0
         ctx.save_for_backward(rgbs, t_starts, t_ends, info, background, opacity, weights)
-        ctx.n_owned = samples.n_owned
+        ctx.n_owned, ctx.reach = samples.n_owned, max(reach, 1e-9)
         ctx.mark_non_differentiable(weights)
         ctx.set_materialize_grads(True)
         inputs = [sigmas, array(rgbs, wp.vec3f), t_starts, t_ends, info, array(background, wp.vec3f)]
@@ -186,10 +188,10 @@ class _Composite(torch.autograd.Function):
         g_sigmas[ctx.n_owned :] = 0.0
         g_rgbs[ctx.n_owned :] = 0.0
         inputs = [array(rgbs, wp.vec3f), t_starts, t_ends, info, array(background, wp.vec3f), opacity, weights]
-        inputs += [array(g_rgb, wp.vec3f), g_opacity, g_distance]
+        inputs += [array(g_rgb, wp.vec3f), g_opacity, g_distance, ctx.reach]
         outputs = [g_sigmas, array(g_rgbs, wp.vec3f), array(g_background, wp.vec3f)]
         launch(_backward, len(info), inputs + outputs, weights.device)
-        return g_sigmas, g_rgbs, None, g_background
+        return g_sigmas, g_rgbs, None, g_background, None
 
 
 def composite(
@@ -197,11 +199,16 @@ def composite(
     rgbs: Float[Tensor, "n_samples 3"],
     samples: Samples,
     background: Float[Tensor, "n_rays 3"],
+    reach: float = 0.0,
 ) -> tuple[
     Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]
 ]:
     """Colour, opacity, sum of weights * t, and (without gradient) the weights; the formulas stand in this file's head.
 
     Differentiable in ``sigmas``, ``rgbs`` and ``background``. A ray without samples is its background.
+
+    Space close to a camera is sampled far more densely by its own rays than by any others, and so collects haze that
+    only this camera sees. Gradients of samples nearer than ``reach`` are therefore scaled by (t / reach)^2 (Philip and
+    Deschaintre 2023, eq. 6): with a positive ``reach`` they are not those of the formulas.
     """
-    return _Composite.apply(sigmas, rgbs.contiguous(), samples, background.contiguous())
+    return _Composite.apply(sigmas, rgbs.contiguous(), samples, background.contiguous(), reach)

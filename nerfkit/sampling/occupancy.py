@@ -6,6 +6,7 @@ evaluations; on a CPU that costs as much as the training.)
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,8 @@ from nerfkit.types import Field, Rays, Samples
 
 _NEVER = -1.0
 """Value of a cell outside the region that may be occupied."""
+_CONE_ANGLE = 1.0 / 256.0
+"""Growth of the step with distance where the background is modelled (instant-ngp's)."""
 _CHUNK = 8192
 """Positions that one task probes."""
 
@@ -40,12 +43,12 @@ class OccupancyGrid:
         far_plane: float = 1.0e9,
     ):
         n_cells = config.resolution**3
-        inner = 0.5 ** (n_levels - 1)
-        min_step = math.sqrt(3.0) / config.n_steps * inner
-        max_step = math.sqrt(3.0) / config.resolution if config.cone_angle else min_step
+        cone_angle = config.cone_angle if config.cone_angle >= 0.0 else (_CONE_ANGLE if n_levels > 1 else 0.0)
+        min_step = math.sqrt(3.0) / config.n_steps * 0.5 ** (n_levels - 1)
+        max_step = math.sqrt(3.0) / config.resolution if cone_angle else min_step
         self.config = config
         self.stepping = Stepping(
-            n_levels, config.resolution, config.cone_angle, min_step, max_step, near_plane, far_plane
+            n_levels, config.resolution, cone_angle, min_step, max_step, near_plane, far_plane
         )
         self.values = torch.full((n_levels, n_cells), UNKNOWN, device=device)
         if allowed is not None:
@@ -53,17 +56,30 @@ class OccupancyGrid:
         self._window = torch.full_like(self.values, -1.0)
         self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
-        self._seen: dict[int, tuple[Tensor, Samples, Tensor]] = {}
+        self._seen: dict[int, tuple[Tensor, Samples, Tensor, Tensor]] = {}
         self.threshold = 0.0
+        self._step = 0
         self._pack()
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
-        """Steps of rays (model coordinates) in occupied cells; ``jitter`` in [0, 1) shifts each ray's first step."""
-        return march(rays, jitter, self.bits, self.blocks, self.stepping)
+        """Steps of rays (model coordinates) in occupied cells; ``jitter`` in [0, 1) shifts each ray's first step.
 
-    def observe(self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"]) -> None:
-        """Keep densities that a training step evaluated until the next `update`."""
-        self._seen[current_task()] = (positions, samples, sigmas.detach())
+        While a training warms up its steps are longer: a young field is fog, which more rays describe better.
+        """
+        stepping = self.stepping
+        if torch.is_grad_enabled() and self._step < self.config.warmup_steps:
+            longer = 4.0 if self._step < self.config.warmup_steps // 2 else 2.0
+            stepping = replace(stepping, min_step=longer * stepping.min_step, max_step=longer * stepping.max_step)
+        return march(rays, jitter, self.bits, self.blocks, stepping)
+
+    def observe(
+        self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
+    ) -> None:
+        """Keep what a training step met until the next `update`: densities, and the rows that its rays did reach.
+
+        A sample behind an opaque surface counts as empty, so that the inside of things costs nothing.
+        """
+        self._seen[current_task()] = (positions, samples, sigmas.detach(), rows)
 
     def forget(self) -> None:
         """Drop what was observed since the last `update`."""
@@ -71,11 +87,14 @@ class OccupancyGrid:
 
     def update(self, step: int, field: Field) -> None:
         """Take in what the last step saw; every ``update_every`` steps, probe, decay and refresh the bits."""
+        self._step = step
         seen, self._seen = self._seen, {}
         for task in sorted(seen) if step % self.config.observe_every == 0 else ():
-            observe(*seen[task], self.config.resolution, self._window)
+            positions, samples, sigmas, rows = seen[task]
+            reached = torch.zeros_like(sigmas).index_copy_(0, rows.long(), sigmas[rows.long()])
+            observe(positions, samples, reached, self.config.resolution, self._window)
         if step % self.config.update_every == 0:
-            self._probe(field)
+            self._probe(field, self._cells_to_probe())
             mean = fold(self.values, self._window, self.config.ema_decay)
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
             self._pack()
@@ -88,7 +107,8 @@ class OccupancyGrid:
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
         state = {"values": self.values, "window": self._window, "generator": self._generator.get_state()}
-        return {**state, "threshold": torch.tensor(self.threshold, dtype=torch.float64)}
+        numbers = {"threshold": self.threshold, "step": float(self._step)}
+        return state | {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
@@ -96,18 +116,24 @@ class OccupancyGrid:
         self._allowed = _may_be_occupied(self.values)
         self._window.copy_(state["window"])
         self._generator.set_state(state["generator"])
-        self.threshold = float(state["threshold"])
+        self.threshold, self._step = float(state["threshold"]), int(state["step"])
         self._pack()
 
     def _pack(self) -> None:
         self.bits, self.blocks = pack_bits(self.values, self.threshold, self.config.resolution)
 
-    def _probe(self, field: Field) -> None:
-        """Evaluate the field at random places of random cells, so that an empty one can become occupied again."""
-        n, res = self.config.n_probes, self.config.resolution
-        picked = torch.randint(len(self._allowed), (n,), generator=self._generator)
+    def _cells_to_probe(self) -> Int[Tensor, " n"]:
+        """All cells in turn until the warm-up ends, so that each is known by then; afterwards random ones."""
+        n_turns = max(self.config.warmup_steps // self.config.update_every, 1)
+        if self._step <= self.config.warmup_steps:
+            return self._allowed[self._step // self.config.update_every % n_turns :: n_turns].long()
+        picked = torch.randint(len(self._allowed), (self.config.n_probes,), generator=self._generator)
+        return self._allowed[picked.to(self.values.device)].long()
+
+    def _probe(self, field: Field, cells: Int[Tensor, " n"]) -> None:
+        """Evaluate the field at random places of cells, so that an empty one can become occupied again."""
+        n, res = len(cells), self.config.resolution
         within = torch.rand(n, 3, generator=self._generator).to(self.values.device)
-        cells = self._allowed[picked.to(self.values.device)].long()
         level = cells // res**3
         corner = torch.stack([cells // res**2 % res, cells // res % res, cells % res], 1)
         side = 0.5 ** (self.stepping.n_levels - 1 - level).float()

@@ -118,7 +118,7 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     frame, frame_notes = choose_frame(cameras[train], alphas, listing.hints, config.aabb_scale, plain is not None)
     background = config.background
     if background == "auto":
-        background = "random" if with_alpha else plain or "black"
+        background = "random" if with_alpha else plain or "random"
 
     masked = any(picture.mask is not None for picture in pictures)
     every_mask = [np.ones(p.pixels.shape[:2], dtype=bool) if p.mask is None else p.mask for p in pictures]

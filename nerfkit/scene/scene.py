@@ -88,8 +88,8 @@ class Scene:
     split_rule: str
     """Where the splits come from: ``files``, ``every 8th`` or ``all train``."""
     background: str
-    """``white``, ``black`` or ``random``: what training puts behind alpha. Auto is random for a scene with alpha and
-    black for an opaque one, where it only shows if the model leaves a pixel uncovered."""
+    """``white``, ``black`` or ``random``: what training puts behind alpha and behind what the model leaves uncovered.
+    Auto is random, which asks of an opaque scene that the model cover every pixel, but for plain borders: their own."""
     frame: Frame
     warnings: list[str]
     """Sentences for the user: what was skipped, scaled or guessed."""

@@ -58,7 +58,8 @@ def _task(model: Model, pixels: Pixels, picked: Tensor, background: Tensor, jitt
     config = model.config.train
     rays = pixels.rays(picked, model.frame).to(model.device)
     target = pixels.colors(picked, background)
-    rendered = render_rays(model.field, model.sampler, rays, background, jitter)
+    reach = config.gradient_reach * model.frame.near_plane * model.frame.scale
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach)
     loss = LOSSES[config.loss](rendered.rgb, target) / (3 * n_rays)
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
     parameters = [*model.field.network_parameters(), model.field.table]

@@ -47,7 +47,7 @@ def test_the_box_of_an_object_holds_it_closely(toy_scene):
 def test_one_file_with_pixels_as_units(toy_capture):
     scene = load_scene(toy_capture, DataConfig())
     assert scene.splits == {"train": [1, 2, 3, 4, 5, 6, 7, 9, 10, 11], "val": [], "test": [0, 8]}
-    assert scene.split_rule == "every 8th" and scene.background == "black" and scene.cameras.lens == "pinhole"
+    assert scene.split_rule == "every 8th" and scene.background == "random" and scene.cameras.lens == "pinhole"
     assert torch.allclose(torch.tensor(scene.frame.center), torch.tensor(CENTER), atol=0.02)
     assert scene.frame.n_levels == 4
     again = load_scene(toy_capture / "transforms.json", DataConfig(hold_out_every=0))
