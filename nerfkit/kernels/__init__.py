@@ -1,7 +1,7 @@
 """The arithmetic: Warp kernels for CPU and CUDA from one source, and a plain twin of each.
 
-Kernels are marked ``no_type_check``: they are not Python but Warp's, whose types the shape checker of the tests does not
-know.
+Kernels are marked ``no_type_check``: they are not Python but Warp's, whose types the shape checker of the tests does
+not know.
 """
 
 from __future__ import annotations
