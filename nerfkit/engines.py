@@ -87,7 +87,7 @@ def _warp(device: str, name: str) -> Finding:
     try:
         agrees, text = _compare(device)
     except ImportError as error:
-        return Finding(name, False, str(error), "pip install warp-lang")
+        return Finding(name, False, str(error), "pip install warp-lang" if error.name == "warp" else None)
     except Exception as error:  # whatever a compiler or a driver may say: the doctor reports, it does not fall ill
         return Finding(name, False, f"its kernels do not run: {_first_line(error)}")
     version = importlib.metadata.version("warp-lang")
