@@ -1,0 +1,32 @@
+"""One JSON line a measurement, with all that is needed to compare it: machine, versions, commit."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nerfkit.provenance import commit, cpu_name, now, versions
+
+
+def record(name: str, **figures: Any) -> None:
+    """Print a measurement as one JSON line."""
+    machine = {"cpu": cpu_name(), "cores": torch.get_num_threads(), "versions": versions(), "commit": commit()}
+    print(json.dumps({"bench": name, "time": now(), **figures, **machine}), flush=True)
+
+
+def seconds(fn: Callable[[], Any], n_runs: int = 15, device: str = "cpu") -> dict[str, float]:
+    """Median, least and largest wall time of a call, seconds, after two calls that do not count."""
+    times = []
+    for i in range(n_runs + 2):
+        start = time.perf_counter()
+        fn()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        if i >= 2:
+            times.append(time.perf_counter() - start)
+    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
