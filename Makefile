@@ -47,5 +47,10 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# One JSON line a measurement; on a quiet machine, please. PEER is a Python with nerfstudio, if there is one to compare.
 bench: env
-	@set -e; for file in tools/bench/*.py; do echo "$$file"; $(BIN)/python $$file; done
+	@rm -rf runs/bench
+	$(BIN)/python tools/bench/kernels.py
+	$(BIN)/python tools/bench/training.py $(SCENE) --budgets 60 300 --seeds 0 1 2 --out runs/bench
+	$(BIN)/python tools/bench/rendering.py runs/bench/$(notdir $(SCENE))-300s-seed0
+	$(BIN)/python tools/bench/peer_nerfstudio.py $(SCENE) $(if $(PEER),--peer-python $(PEER))
