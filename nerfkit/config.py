@@ -46,12 +46,12 @@ class FieldConfig:
     log2_table_size: int = 16
     """A level has at most 2 ** this many entries."""
     base_resolution: int = 16
-    finest_resolution: int = 1024
+    finest_resolution: int = 512
     """Cells along one side: of the whole box at the first level, of the innermost box at the last."""
     width: int = 64
     """Neurons of a hidden layer."""
     density_layers: int = 1
-    color_layers: int = 2
+    color_layers: int = 1
     """Hidden layers of the two networks."""
     geo_features: int = 16
     """Outputs of the density network; the first is the log density, all go on to the colour network."""
@@ -65,7 +65,7 @@ class SamplerConfig:
 
     resolution: int = 128
     """Cells along one side of each level of the grid."""
-    n_steps: int = 1024
+    n_steps: int = 384
     """Steps along the diagonal of the inner box: sets the length of a step."""
     cone_angle: float = -1.0
     """Growth of the step with distance; 0 keeps it constant, -1 decides: 0 for an object, 1/256 with a background."""
@@ -79,7 +79,7 @@ class SamplerConfig:
     """Steps of which one tells the grid the densities that it met."""
     n_probes: int = 16384
     """Cells probed at each refresh, so that empty ones can become occupied again."""
-    ema_decay: float = 0.95
+    ema_decay: float = 0.6
     """Share of a cell's value that remains at a refresh if nothing dense was seen there."""
 
 
@@ -93,7 +93,7 @@ class TrainConfig:
     """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
     samples_per_step: int = 32768
     """Samples of one step; the number of rays adapts to fill it."""
-    table_lr: float = 1e-2
+    table_lr: float = 2e-2
     network_lr: float = 1e-2
     final_lr: float = 0.03
     """Learning rate at the end, as a share of that at the start."""

@@ -21,7 +21,7 @@ from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene.scene import Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler
 
-EARLY_STOP = 1e-4
+EARLY_STOP = 1e-3
 """Transmittance at which a ray ends: what lies behind could change no 8-bit pixel."""
 _CHUNK = 4096
 """Rays that one task renders."""
