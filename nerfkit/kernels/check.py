@@ -48,8 +48,8 @@ def sample_error(actual: Samples, expected: Samples) -> float:
         (a, a_lengths), (b, b_lengths) = _intervals(actual, ray), _intervals(expected, ray)
         total += len(a) + len(b)
         if len(a) and len(b):
-            close = (a[:, None] - b).abs() < 0.02 * b_lengths
-            close &= (a_lengths[:, None] - b_lengths).abs() < 0.01 * b_lengths
+            close = (a[:, None] - b).abs() <= 0.02 * b_lengths
+            close &= (a_lengths[:, None] - b_lengths).abs() <= 0.01 * b_lengths
             alone += int((~close.any(1)).sum() + (~close.any(0)).sum())
         else:
             alone += len(a) + len(b)
