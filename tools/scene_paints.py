@@ -54,7 +54,7 @@ def polar(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.hypot(x, y), np.degrees(np.arctan2(y, x)) % 360, z
 
 
-# --------------------------------------------------------------------------------------------------------------- noise
+# ---- noise
 
 
 def lottery(*cells: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -113,7 +113,7 @@ def glyphs(x: np.ndarray, y: np.ndarray, seed: int = 0, gap: float = 0.3) -> np.
     return (ink & inside & ~blank).astype(float)
 
 
-# ------------------------------------------------------------------------------------------------------------ wood, metal
+# ---- wood, metal
 
 WALNUT = (colour("6b3f22"), colour("2e190d"))
 MAPLE = (colour("e2bd84"), colour("b98449"))
@@ -124,12 +124,13 @@ def timber(points: np.ndarray, tones: tuple, axis: int = 2, seed: int = 0, pitch
     """Colour (..., 3) of solid wood: year rings ``pitch`` units apart about a far pith, pores drawn along ``axis``."""
     order = [(axis + 1) % 3, (axis + 2) % 3, axis]
     p = points[..., order] + np.array([0.61, 0.27, 0.0]) * (1 + seed % 3)
-    drift = clouds(p * np.array([2.2, 2.2, 0.7]), seed)
+    drift = clouds(p * np.array([2.2, 2.2, 0.7]), seed, 3)
     rings = np.hypot(p[..., 0], p[..., 1]) / pitch + 3.2 * drift
     phase = rings % 1
     late = edge(0.35, 0.92, phase) * (1 - edge(0.92, 1.0, phase))
-    pores = clouds(p * np.array([70.0, 70.0, 4.0]), seed + 5, 2)
-    shade = 0.72 * late + 0.65 * (pores - 0.5) + 0.5 * (drift - 0.5)
+    # No finer than two pixels of the final pictures: what cannot be seen would only shimmer from view to view.
+    pores = clouds(p * np.array([32.0, 32.0, 2.5]), seed + 5, 2)
+    shade = 0.72 * late + 0.5 * (pores - 0.5) + 0.5 * (drift - 0.5)
     return mix(tones[0], tones[1], shade + 0.12)
 
 
@@ -144,8 +145,14 @@ ENGRAVED = colour("2a1a0c")
 
 def brass(points: np.ndarray, uv: np.ndarray) -> Paint:
     """Polished brass with a little patina."""
-    worn = edge(0.42, 0.72, clouds(points * 9, 31))
-    return Paint(mix(BRASS, BRASS_DARK, 0.45 * worn), 0.16 + 0.2 * worn, 1.0)
+    worn = edge(0.4, 0.75, clouds(points * 6, 31, 2))
+    return Paint(mix(BRASS, BRASS_DARK, 0.3 * worn), 0.2 + 0.1 * worn, 1.0)
+
+
+def bronze(points: np.ndarray, uv: np.ndarray) -> Paint:
+    """Darker and duller than the brass it carries."""
+    worn = edge(0.4, 0.75, clouds(points * 6, 33, 2))
+    return Paint(mix(colour("a9743a"), colour("6b4522"), worn), 0.32, 1.0)
 
 
 def engraved(period: float, long_every: int, middle: float, half: float):
@@ -175,10 +182,10 @@ def horizon(inner: float, outer: float):
         wood = timber(points, CHERRY, 0, 3)
         s = (radius - inner) / (outer - inner)
         face = within(s, 0.06, 0.9) * (z > 0)
-        paper = mix(colour("f1e3c2"), colour("dcc391"), edge(0.4, 0.7, clouds(points * 7, 8)))
+        paper = mix(colour("dcc79a"), colour("c0a064"), edge(0.4, 0.7, clouds(points * 7, 8)))
         check = within(s, 0.08, 0.24) * within(angle % 10, 0, 5)
-        letters = glyphs(angle / 4.5, (s - 0.36) / 0.3, 5)
-        letters *= within(angle % 45, 4, 41)
+        letters = glyphs(angle / 5, (s - 0.34) / 0.33, 5)
+        letters *= within(angle % 45, 5, 40)
         scale = ticks(angle, 3, 1.0) * within(s, 0.74, 0.88)
         lines = within(s, 0.27, 0.3) + within(s, 0.7, 0.73)
         ink = np.clip(check + scale + lines, 0, 1)
@@ -212,7 +219,7 @@ def globe(points: np.ndarray, uv: np.ndarray) -> Paint:
     return Paint(mix(mix(sea, ground, land), colour("e9c873"), 0.75 * lines * (1 - land)), 0.2)
 
 
-# ---------------------------------------------------------------------------------------------------------------- plinth
+# ---- plinth
 
 
 def plinth(radius: float, top: float):
@@ -237,12 +244,12 @@ def plinth(radius: float, top: float):
             inside = (y * (tip - nx) < ny * (tip - x)) & (r < tip)
             base = mix(base, np.where((offset > 0)[..., None], light, dark), inside * 1.0)
         gilt = (within(r, 0.775, 0.80) + within(r, 0.90, 0.915)) * (z > top - 0.02)
-        return Paint(mix(base, BRASS, gilt), np.where(gilt > 0, 0.25, 0.3), gilt)
+        return Paint(mix(base, BRASS, gilt), np.where(gilt > 0, 0.25, 0.36), gilt)
 
     return paint
 
 
-# ----------------------------------------------------------------------------------------------------------------- plant
+# ---- plant
 
 
 def glazed_pot(height: float):
@@ -280,7 +287,7 @@ def soil(points: np.ndarray, uv: np.ndarray) -> Paint:
     return Paint(mix(colour("1c120b"), colour("5a3d28"), edge(0.3, 0.8, clouds(points * 45, 15, 3))), 0.95)
 
 
-# --------------------------------------------------------------------------------------------------------- books and toys
+# ---- books and toys
 
 
 def cloth_cover(cloth: str, length: float, thickness: float, seed: int):
@@ -288,7 +295,7 @@ def cloth_cover(cloth: str, length: float, thickness: float, seed: int):
 
     def paint(points: np.ndarray, uv: np.ndarray) -> Paint:
         x, y, z = np.moveaxis(points, -1, 0)
-        weave = 0.5 + 0.25 * (np.sin(x * 420) + np.sin(y * 420)) + 0.6 * (clouds(points * 30, seed) - 0.5)
+        weave = 0.5 + 0.25 * (np.sin(x * 200) + np.sin(y * 200)) + 0.6 * (clouds(points * 30, seed) - 0.5)
         base = mix(colour(cloth), 0.55 * colour(cloth), 0.6 * weave)
         back = x < 0.006
         bands = ticks(np.abs(y) - 0.5 * length + 0.07, 10, 0.016) + ticks(np.abs(y) - 0.16 * length, 10, 0.010)
@@ -305,12 +312,12 @@ def cloth_cover(cloth: str, length: float, thickness: float, seed: int):
 
 def pages(points: np.ndarray, uv: np.ndarray) -> Paint:
     """The cut edge of a book block: thin sheets."""
-    sheet = lottery(np.floor(points[..., 2] / 0.0065), seed=3)
+    sheet = lottery(np.floor(points[..., 2] / 0.012), seed=3)
     return Paint(mix(colour("f2e7cc"), colour("a98f62"), 0.75 * sheet), 0.8)
 
 
 def pencil(length: float):
-    """Painter of a lacquered pencil that points along +z: lead, cut wood, red and black stripes, a gilt stamp, a cap."""
+    """Painter of a lacquered pencil pointing along +z: lead, cut wood, stripes of two colours, a stamp, a red cap."""
 
     def paint(points: np.ndarray, uv: np.ndarray) -> Paint:
         _, angle, z = polar(points)
@@ -341,13 +348,13 @@ def toy_top(points: np.ndarray, uv: np.ndarray) -> Paint:
 
 
 def marble(first: str, second: str, seed: int):
-    """Painter of a glossy ball with a swirl of two colours."""
+    """Painter of a glossy ball with ribbons of two colours that wind from pole to pole."""
 
     def paint(points: np.ndarray, uv: np.ndarray) -> Paint:
-        p = points * 14
-        twist = p[..., 2] * 1.6 + 2.5 * clouds(p * 0.8, seed)
-        swirl = np.sin(p[..., 0] * np.cos(twist) * 2 + p[..., 1] * np.sin(twist) * 2 + 2 * twist)
-        return Paint(mix(colour(first), colour(second), edge(-0.15, 0.15, swirl)), 0.1)
+        radius = np.linalg.norm(points, axis=-1, keepdims=True)
+        _, angle, z = polar(points / radius)
+        wave = np.sin(np.radians(3 * angle) + 2.4 * z + 2.2 * clouds(points / radius * 1.5, seed, 2))
+        return Paint(mix(colour(first), colour(second), edge(-0.12, 0.12, wave)), 0.12)
 
     return paint
 

@@ -7,6 +7,7 @@ scene units: the whole still life is about 2.4 wide. z points up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,8 @@ AXIS_GAP = 1e-4
 class Surface:
     """A bent grid of points.
 
-    ``points`` (rows, columns, 3) in local units, in which it is painted; ``wrap_rows`` and ``wrap_columns`` say that the
-    last row (column) repeats the first; ``pose`` (3, 4) takes local points to the scene.
+    ``points`` (rows, columns, 3) in local units, in which it is painted; ``wrap_rows`` and ``wrap_columns`` say that
+    the last row (column) repeats the first; ``pose`` (3, 4) takes local points to the scene.
     """
 
     points: np.ndarray
@@ -30,7 +31,7 @@ class Surface:
     wrap_columns: bool = False
     pose: np.ndarray | None = None
 
-    def placed(self, pose: np.ndarray) -> "Surface":
+    def placed(self, pose: np.ndarray) -> Surface:
         """The same surface moved by ``pose`` (3, 4), after any move it already has."""
         moved = pose if self.pose is None else compose(pose, self.pose)
         return Surface(self.points, self.wrap_rows, self.wrap_columns, moved)
@@ -44,7 +45,7 @@ class Surface:
         return cv2.remap(self.points.astype(np.float32), map_x, map_y, cv2.INTER_LINEAR).astype(np.float64)
 
 
-# --------------------------------------------------------------------------------------------------------------- poses
+# ---- poses
 
 
 def turn(axis: str, degrees: float) -> np.ndarray:
@@ -70,7 +71,7 @@ def compose(*poses: np.ndarray) -> np.ndarray:
     return total[:3]
 
 
-# -------------------------------------------------------------------------------------------------------------- curves
+# ---- curves
 
 
 def densify(path: np.ndarray, step: float) -> np.ndarray:
@@ -112,7 +113,7 @@ def spline(knots: np.ndarray, count: int) -> np.ndarray:
     return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
 
 
-# ------------------------------------------------------------------------------------------------------------ surfaces
+# ---- surfaces
 
 
 def lathe(profile: np.ndarray, columns: int = 96, closed: bool = False, step: float = 0.03, sides: int = 0) -> Surface:
@@ -137,7 +138,7 @@ def ring(inner: float, outer: float, height: float, bevel: float = 0.004, column
     """A flat hoop about z: radii ``inner`` < ``outer`` and full ``height``, edges softened by ``bevel`` units."""
     h = height / 2
     box = rounded(np.array([[inner, -h], [outer, -h], [outer, h], [inner, h]]), bevel, closed=True, steps=3)
-    return lathe(box, columns, closed=True)
+    return lathe(box, columns, closed=True, step=0.006)
 
 
 def ball(radius: float, rows: int = 48, columns: int = 96) -> Surface:
@@ -167,7 +168,7 @@ def tube(path: np.ndarray, radius: np.ndarray | float, columns: int = 10) -> Sur
     return Surface(points, wrap_columns=True)
 
 
-def rod(start: tuple, end: tuple, radius: float, columns: int = 12) -> Surface:
+def rod(start: Sequence[float], end: Sequence[float], radius: float, columns: int = 12) -> Surface:
     """A straight round bar from ``start`` to ``end`` (3,)."""
     s = np.linspace(0, 1, 12)[:, None]
     return tube((1 - s) * np.asarray(start, dtype=float) + s * np.asarray(end, dtype=float), radius, columns)
@@ -220,7 +221,7 @@ def leaf(path: np.ndarray, width: float, fold: float = 0.35, columns: int = 6) -
     return Surface(path[:, None] + 0.5 * breadth[:, None, None] * offset)
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---- writing
 
 
 def normals(surface: Surface) -> np.ndarray:
@@ -243,8 +244,7 @@ def write_ply(path: Path, surfaces: list[Surface]) -> None:
         rows, columns, _ = surface.points.shape
         pose = np.eye(4)[:3] if surface.pose is None else surface.pose
         position = surface.points @ pose[:, :3].T + pose[:, 3]
-        # Texture rows run down a picture while v runs up it.
-        v, u = np.meshgrid(1 - np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+        v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
         direction = normals(surface) @ pose[:, :3].T
         vertices.append(np.concatenate([position, direction, u[..., None], v[..., None]], axis=-1).reshape(-1, 8))
         corner = start + (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)[None]).reshape(-1)
