@@ -130,12 +130,14 @@ def _check_composite(device: torch.device) -> dict[str, float]:
     rgbs = torch.rand(n, 3, generator=generator).to(device).requires_grad_()
     background = torch.rand(64, 3, generator=generator).to(device).requires_grad_()
     seeds = [torch.randn(shape, generator=generator).to(device) for shape in ((64, 3), (64,), (64,))]
-    names = ("rgb", "opacity", "distance", "weights", "gradient of sigmas", "of rgbs", "of background")
+    names = ["rgb", "opacity", "distance", "weights", "gradient of sigmas", "of rgbs", "of background"]
+    names += ["damped gradient of sigmas", "of rgbs near the camera"]
     results = []
     for op in (composite.composite, reference.composite):
         *outputs, weights = op(sigmas, rgbs, samples, background)
         gradients = torch.autograd.grad(outputs, (sigmas, rgbs, background), seeds)
-        results.append([*outputs, weights[: samples.n_owned], *gradients])
+        damped = torch.autograd.grad(op(sigmas, rgbs, samples, background, 8.0)[:3], (sigmas, rgbs), seeds)
+        results.append([*outputs, weights[: samples.n_owned], *gradients, *damped])
     pairs = zip(names, *results, strict=True)
     errors = {f"composite, {name}": relative_error(actual, expected) for name, actual, expected in pairs}
     kept, rows = composite.keep_visible(samples, sigmas.detach(), 0.05)

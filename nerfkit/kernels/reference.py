@@ -187,13 +187,16 @@ def composite(
     rgbs: Float[Tensor, "n_samples 3"],
     samples: Samples,
     background: Float[Tensor, "n_rays 3"],
-) -> tuple[
-    Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]
-]:
+    reach: float = 0.0,
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]]:
     """rgb, opacity, sum of w_i t_i, and w_i = T_i alpha_i with alpha_i = 1 - exp(-sigma_i d_i) (Max 1995, eq. 10).
 
-    T_i = exp(-sum_{j<i} sigma_j d_j) is an exclusive cumulative sum along each ray. Differentiable in all but samples.
+    T_i = exp(-sum_{j<i} sigma_j d_j) is an exclusive cumulative sum along each ray. Differentiable in all but samples;
+    gradients of densities and colours of samples that end before ``reach`` are scaled by (end / reach)^2.
     """
+    share = (samples.t_ends / reach).clamp(max=1.0) ** 2 if reach > 0.0 else torch.ones_like(samples.t_ends)
+    sigmas = share * sigmas + (1.0 - share) * sigmas.detach()
+    rgbs = share[:, None] * rgbs + (1.0 - share)[:, None] * rgbs.detach()
     colors, opacities, distances = [], [], []
     weights = torch.zeros_like(sigmas)
     for ray, (start, count) in enumerate(samples.packed_info.tolist()):

@@ -108,22 +108,27 @@ def positions_at_starts(patch: Patch) -> None:
 
 def no_background(patch: Patch) -> None:
     op = composite.composite
-    patch.setattr(composite, "composite", lambda s, c, samples, b: op(s, c, samples, 0.0 * b))
+    patch.setattr(composite, "composite", lambda s, c, samples, b, *reach: op(s, c, samples, 0.0 * b, *reach))
 
 
 def colors_swapped(patch: Patch) -> None:
     op = composite.composite
-    patch.setattr(composite, "composite", lambda s, c, samples, b: op(s, swapped(c), samples, b))
+    patch.setattr(composite, "composite", lambda s, c, *rest: op(s, swapped(c), *rest))
 
 
 def inclusive_transmittance(patch: Patch) -> None:
     op = composite.composite
 
-    def first_left_out(sigmas: Tensor, rgbs: Tensor, samples: Samples, background: Tensor) -> tuple[Tensor, ...]:
+    def first_left_out(sigmas: Tensor, rgbs: Tensor, samples: Samples, *rest: Any) -> tuple[Tensor, ...]:
         info = samples.packed_info + (samples.packed_info[:, 1:] > 0) * torch.tensor([1, -1], dtype=torch.int32)
-        return op(sigmas, rgbs, dataclasses.replace(samples, packed_info=info), background)
+        return op(sigmas, rgbs, dataclasses.replace(samples, packed_info=info), *rest)
 
     patch.setattr(composite, "composite", first_left_out)
+
+
+def damping_left_out(patch: Patch) -> None:
+    op = composite.composite
+    patch.setattr(composite, "composite", lambda s, c, samples, b, reach=0.0: op(s, c, samples, b))
 
 
 def wrong_gradient_only(patch: Patch) -> None:
@@ -201,6 +206,7 @@ FAULTS: dict[Callable[[Patch], None], str] = {
     no_background: "composite, rgb",
     colors_swapped: "composite, rgb",
     inclusive_transmittance: "composite, opacity",
+    damping_left_out: "composite, damped gradient",
     wrong_gradient_only: "composite, gradient",
     cut_one_later: "keep visible",
     rows_shifted: "take rows",

@@ -90,6 +90,21 @@ def test_one_output_alone_hands_a_gradient_back(seed: str, device: torch.device)
         assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("reach", [0.0, 0.1, 3.0])
+def test_gradients_near_the_camera_are_damped(reach: float, device: torch.device) -> None:
+    samples = pack(CASES["few"], device)
+    inputs = medium(samples)
+    outputs = [op(*inputs[:2], samples, inputs[2], reach)[:3] for op in (composite, reference.composite)]
+    for actual, expected in zip(*outputs, strict=True):
+        assert_close(actual, expected)
+    damped, expected = (torch.autograd.grad([o.sum() for o in output], inputs[:2]) for output in outputs)
+    full = torch.autograd.grad([o.sum() for o in composite(*inputs[:2], samples, inputs[2])[:3]], inputs[:2])
+    share = (samples.t_ends / max(reach, 1e-9)).clamp(max=1.0) ** 2
+    for gradient, twin, whole in zip(damped, expected, full, strict=True):
+        assert_close(gradient, twin)
+        assert_close(gradient, whole * share.view(-1, *[1] * (whole.ndim - 1)))
+
+
 @pytest.mark.parametrize("sigma", [0.5, 4.0, 40.0])
 def test_a_uniform_medium_absorbs_exponentially(sigma: float, device: torch.device) -> None:
     n, length = 400, 0.8

@@ -51,9 +51,7 @@ def grid(n_levels: int, share: float, device: torch.device) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("stepping", [EVEN, dataclasses.replace(EVEN, n_levels=3), GROWING], ids=["1", "3", "growing"])
 @pytest.mark.parametrize("distance", [0.3, 1.3], ids=["inside", "outside"])
-def test_samples_are_those_of_the_twin(
-    stepping: Stepping, share: float, distance: float, device: torch.device
-) -> None:
+def test_samples_are_those_of_the_twin(stepping: Stepping, share: float, distance: float, device: torch.device) -> None:
     rays, jitter = random_rays(25, device, distance=distance), jitters(25, device)
     bits, blocks = grid(stepping.n_levels, share, device)
     actual = march(rays, jitter, bits, blocks, stepping)

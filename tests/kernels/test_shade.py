@@ -54,7 +54,7 @@ def test_taking_and_joining_in_a_row(width: int, n_harmonics: int, device: torch
     harmonics = normal(30, n_harmonics, dtype=torch.bfloat16, device=device, seed=1)
     rows, owners = indices(torch.arange(0, 400, 2), device), indices(torch.arange(200) % 30, device)
     seed = normal(200, width + n_harmonics, dtype=torch.bfloat16, device=device, seed=2)
-    gradient, = torch.autograd.grad(join_directions(take_rows(values, rows, 150), harmonics, owners), values, seed)
+    (gradient,) = torch.autograd.grad(join_directions(take_rows(values, rows, 150), harmonics, owners), values, seed)
     assert torch.equal(gradient[rows[:150].long()], seed[:150, :width])
     gradient[rows[:150].long()] = 0.0
     assert not gradient.any()
