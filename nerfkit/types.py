@@ -97,9 +97,7 @@ class Rendered:
 class Field(Protocol):
     """What is at a point: density, and colour seen from a direction. Positions are in the unit cube."""
 
-    def density(
-        self, positions: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
+    def density(self, positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
         """Density (per model unit, >= 0) and the features that `color` takes."""
         ...
 

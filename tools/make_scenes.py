@@ -22,7 +22,6 @@ import mitsuba as mi
 import numpy as np
 import oxipng
 import pyoidn
-
 import scene_paints as paints
 import scene_shapes as shapes
 from scene_shapes import Surface
@@ -126,7 +125,7 @@ def directions(split: str, count: int) -> list[tuple[float, float]]:
     order = np.random.default_rng(1).permutation(count)
     elevation = np.degrees(np.arcsin(0.03 + 0.965 * height))[order]
     azimuth = (137.50776 * np.arange(count))[order] % 360 + (0 if split == "train" else 60)
-    return list(zip(azimuth, elevation))
+    return list(zip(azimuth, elevation, strict=True))
 
 
 def render_view(scene: mi.Scene, pose: np.ndarray, size: int, samples: int, seed: int) -> np.ndarray:

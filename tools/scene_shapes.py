@@ -77,7 +77,7 @@ def compose(*poses: np.ndarray) -> np.ndarray:
 def densify(path: np.ndarray, step: float) -> np.ndarray:
     """``path`` (n, d) with points added so that no piece is longer than ``step`` units."""
     pieces = []
-    for start, end in zip(path[:-1], path[1:]):
+    for start, end in zip(path[:-1], path[1:], strict=True):
         count = max(1, int(np.ceil(np.linalg.norm(end - start) / step)))
         pieces.append(start + (end - start) * (np.arange(count) / count)[:, None])
     return np.concatenate([*pieces, path[-1:]])

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 import scene_paints as paints
 import scene_shapes as shapes
 from scene_shapes import Surface, compose, shift, turn

@@ -1,4 +1,4 @@
-"""The hash field: a multiresolution table, a density network and a colour network (Mueller et al. 2022, section 5.4)."""
+"""The hash field: a multiresolution table, a density and a colour network (Mueller et al. 2022, section 5.4)."""
 
 from typing import Any
 

@@ -200,9 +200,7 @@ def composite(
     samples: Samples,
     background: Float[Tensor, "n_rays 3"],
     reach: float = 0.0,
-) -> tuple[
-    Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]
-]:
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]]:
     """Colour, opacity, sum of weights * t, and (without gradient) the weights; the formulas stand in this file's head.
 
     Differentiable in ``sigmas``, ``rgbs`` and ``background``. A ray without samples is its background.

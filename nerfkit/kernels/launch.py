@@ -9,6 +9,8 @@ one thread each, in which torch and Warp run single-threaded; `launch` outside o
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,25 @@ Result = TypeVar("Result")
 
 wp.config.log_level = wp.LOG_ERROR
 wp.config.enable_backward = False
+
+
+def _start_warp() -> None:
+    """Start Warp; without a GPU it writes a warning about that past Python to standard error, which is held back."""
+    if torch.cuda.is_available():
+        wp.init()
+        return
+    sys.stderr.flush()
+    standard_error = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        wp.init()
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
+_start_warp()
 
 _WARP_TYPES = {
     torch.float32: wp.float32,

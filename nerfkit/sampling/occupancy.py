@@ -47,9 +47,7 @@ class OccupancyGrid:
         min_step = math.sqrt(3.0) / config.n_steps * 0.5 ** (n_levels - 1)
         max_step = math.sqrt(3.0) / config.resolution if cone_angle else min_step
         self.config = config
-        self.stepping = Stepping(
-            n_levels, config.resolution, cone_angle, min_step, max_step, near_plane, far_plane
-        )
+        self.stepping = Stepping(n_levels, config.resolution, cone_angle, min_step, max_step, near_plane, far_plane)
         self.values = torch.full((n_levels, n_cells), UNKNOWN, device=device)
         if allowed is not None:
             self.values[~allowed.view(n_levels, n_cells).to(device)] = _NEVER

@@ -32,7 +32,6 @@ _STRETCH = {"pinhole": 1.0, "opencv": 1.5, "opencv_fisheye": 2.0}
 """How much larger than in a pinhole a lens may draw a small thing."""
 
 
-
 def _maxima(alpha: UInt8[Tensor, "h w"], n_levels: int) -> UInt8[Tensor, "levels h w"]:
     """Largest alpha of the square of side 2 ** level whose first corner is at a pixel (cut off at the edge)."""
     levels = [alpha]

@@ -97,8 +97,9 @@ def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator)
 def fit(scene: Scene, config: Config, run: Run | None = None, resume: bool = False) -> Iterator[Report]:
     """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
 
-    With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``. ``resume``
-    continues the run's newest checkpoint. Kernels are compiled and a first step is tried before the clock starts.
+    With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``; an exception
+    inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
+    compiled and a first step is tried before the clock starts.
     """
     prepare_cpu()
     model = new_model(config, scene.frame, None if resume else seen_cells(scene, config.sampler.resolution))
@@ -143,8 +144,10 @@ def fit(scene: Scene, config: Config, run: Run | None = None, resume: bool = Fal
                 checkpoint()
                 saved = clock.seconds
                 started += time.perf_counter() - pause
-    finally:
+    except GeneratorExit:  # the caller left its loop, between two steps; what interrupts a step saves nothing
         checkpoint()
+        raise
+    checkpoint()
 
 
 class _Tally:

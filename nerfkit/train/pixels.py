@@ -42,9 +42,7 @@ class Pixels:
         xy = torch.stack([within % width, within // width], 1).float() + 0.5
         return frame.model_rays(self.scene.cameras.rays(self._views[view], xy))
 
-    def colors(
-        self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]
-    ) -> Float[Tensor, "n 3"]:
+    def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
         values = self.values[picked.to(self.values.device)].float() / 255.0
         if values.shape[1] == 3:

@@ -1,6 +1,6 @@
 """Nanoseconds a sample of every kernel, forward and backward, on ray-coherent samples in a thin shell.
 
-    python tools/bench/kernels.py [--device cpu] [--log2-table-size 16]
+python tools/bench/kernels.py [--device cpu] [--log2-table-size 16]
 """
 
 from __future__ import annotations
@@ -60,7 +60,11 @@ def main() -> None:
     def measure(kernel: str, fn: object) -> None:
         timing = seconds(fn, device=device.type)
         record(
-            "kernel", kernel=kernel, n_samples=n, device=str(device), ns={k: v / n * 1e9 for k, v in timing.items()},
+            "kernel",
+            kernel=kernel,
+            n_samples=n,
+            device=str(device),
+            ns={k: v / n * 1e9 for k, v in timing.items()},
             log2_table_size=options.log2_table_size,
         )
 

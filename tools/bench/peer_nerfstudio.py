@@ -2,8 +2,8 @@
 
     python tools/bench/peer_nerfstudio.py SCENE --peer-python /path/to/venv/bin/python [--seconds 60]
 
-The peer is a Python with nerfstudio 1.1.5; SCENE is a transforms.json or Blender folder. Both train on the scene for the
-same time, one after the other, on all cores. Without --peer-python only ours is timed and the line says so.
+The peer is a Python with nerfstudio 1.1.5; SCENE is a transforms.json or Blender folder. Both train on the scene for
+the same time, one after the other, on all cores. Without --peer-python only ours is timed and the line says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nerfkit.config import Config, DataConfig, TrainConfig
 from nerfkit.scene import load_scene
 from nerfkit.train.loop import fit
 
-PEER = '''
+PEER = """
 import json, sys, time
 from pathlib import Path
 from nerfstudio.configs.method_configs import method_configs
@@ -47,7 +47,7 @@ while time.perf_counter() - start < seconds:
 elapsed = time.perf_counter() - start
 rays = steps * trainer.pipeline.datamanager.get_train_rays_per_batch()
 print(json.dumps({"steps": steps, "seconds": elapsed, "rays_per_second": rays / elapsed}))
-'''
+"""
 
 
 def ours(scene_path: Path, seconds: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Seconds to render a held-out view of a run.
 
-    python tools/bench/rendering.py RUN [--views 5]
+python tools/bench/rendering.py RUN [--views 5]
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""Which cells may be occupied: those that the photographs do not rule out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nerfkit.sampling.seen import seen_cells
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+
+RES = 32
+
+
+def cell_centers(scene: Scene, level: int) -> torch.Tensor:
+    """Middles of a level's cells in scene coordinates, (r, r, r, 3)."""
+    axis = (torch.arange(RES) + 0.5) / RES - 0.5
+    cube = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    side = 0.5 ** (scene.frame.n_levels - 1 - level)
+    return scene.frame.to_scene(cube.view(-1, 3) * side + 0.5).view(RES, RES, RES, 3)
+
+
+def test_silhouettes_bound_an_object(toy_scene: Path) -> None:
+    scene = load_scene(toy_scene)
+    cells = seen_cells(scene, RES)
+    assert cells.shape == (1, RES, RES, RES)
+    distance = (cell_centers(scene, 0) - torch.tensor([0.3, -0.2, 0.1])).norm(dim=-1)
+    assert cells[0][distance < 0.7].all()
+    assert float(cells.float().mean()) < 0.9
+    assert not cells[0][distance > 1.8].any()
+
+
+def test_of_an_opaque_scene_what_a_camera_sees(toy_capture: Path) -> None:
+    scene = load_scene(toy_capture)
+    cells = seen_cells(scene, RES)
+    n_levels = scene.frame.n_levels
+    assert cells.shape == (n_levels, RES, RES, RES)
+    for level in range(n_levels):
+        points = cell_centers(scene, level).view(-1, 3)
+        seen = torch.zeros(len(points), dtype=torch.bool)
+        for view in scene.splits["train"]:
+            pixels, depth = scene.cameras.project(view, points)
+            size = torch.tensor([scene.cameras.width[view], scene.cameras.height[view]])
+            seen |= ((pixels > 0) & (pixels < size)).all(1) & (depth > 0)
+        assert cells[level].view(-1)[seen].all()
+    assert cells[0].all()
+
+
+def test_views_held_out_do_not_count(toy_capture: Path) -> None:
+    scene = load_scene(toy_capture)
+    one = replace(scene, splits={**scene.splits, "train": scene.splits["train"][:1]})
+    few, all_views = seen_cells(one, RES), seen_cells(scene, RES)
+    assert not (few & ~all_views).any()
+    assert int(few.sum()) < int(all_views.sum())
