@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nerfkit.config import DataConfig
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -23,7 +24,7 @@ def cell_centers(scene: Scene, level: int) -> torch.Tensor:
 
 
 def test_silhouettes_bound_an_object(toy_scene: Path) -> None:
-    scene = load_scene(toy_scene)
+    scene = load_scene(toy_scene, DataConfig())
     cells = seen_cells(scene, RES)
     assert cells.shape == (1, RES, RES, RES)
     distance = (cell_centers(scene, 0) - torch.tensor([0.3, -0.2, 0.1])).norm(dim=-1)
@@ -33,7 +34,7 @@ def test_silhouettes_bound_an_object(toy_scene: Path) -> None:
 
 
 def test_of_an_opaque_scene_what_a_camera_sees(toy_capture: Path) -> None:
-    scene = load_scene(toy_capture)
+    scene = load_scene(toy_capture, DataConfig())
     cells = seen_cells(scene, RES)
     n_levels = scene.frame.n_levels
     assert cells.shape == (n_levels, RES, RES, RES)
@@ -49,7 +50,7 @@ def test_of_an_opaque_scene_what_a_camera_sees(toy_capture: Path) -> None:
 
 
 def test_views_held_out_do_not_count(toy_capture: Path) -> None:
-    scene = load_scene(toy_capture)
+    scene = load_scene(toy_capture, DataConfig())
     one = replace(scene, splits={**scene.splits, "train": scene.splits["train"][:1]})
     few, all_views = seen_cells(one, RES), seen_cells(scene, RES)
     assert not (few & ~all_views).any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nerfkit.config import DataConfig
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train.pixels import Pixels
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def scene(toy_scene: Path) -> Scene:
-    return load_scene(toy_scene)
+    return load_scene(toy_scene, DataConfig())
 
 
 def draw(pixels: Pixels, n: int = 20000) -> torch.Tensor:
@@ -65,7 +66,7 @@ def test_the_background_shows_where_alpha_lets_it(scene: Scene) -> None:
 
 
 def test_opaque_images_ignore_the_background(toy_capture: Path) -> None:
-    pixels = Pixels(load_scene(toy_capture), CPU)
+    pixels = Pixels(load_scene(toy_capture, DataConfig()), CPU)
     picked = draw(pixels, 100)
     assert torch.equal(pixels.colors(picked, torch.zeros(100, 3)), pixels.colors(picked, torch.ones(100, 3)))
 
