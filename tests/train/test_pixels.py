@@ -73,18 +73,16 @@ def test_opaque_images_ignore_the_background(toy_capture: Path) -> None:
 
 def test_images_of_both_kinds_share_a_row(scene: Scene) -> None:
     first = scene.splits["train"][0]
-    images = list(scene.images)
-    images[first] = np.ascontiguousarray(images[first][..., :3])
-    pixels = Pixels(replace(scene, images=images), CPU)
-    n = images[first][..., 0].size
+    scene.images[first] = np.ascontiguousarray(scene.images[first][..., :3])
+    pixels = Pixels(scene, CPU)
+    n = scene.images[first][..., 0].size
     assert pixels.values.shape[1] == 4 and (pixels.values[:n, 3] == 255).all() and (pixels.values[n:, 3] == 0).any()
 
 
 def test_images_of_several_sizes(scene: Scene) -> None:
     views = scene.splits["train"]
-    images = list(scene.images)
-    images[views[0]] = images[views[0]][:20, :24]
-    pixels = Pixels(replace(scene, images=images), CPU)
+    scene.images[views[0]] = scene.images[views[0]][:20, :24]
+    pixels = Pixels(scene, CPU)
     first_of_second = torch.tensor([20 * 24])
     expected = scene.cameras.rays(torch.tensor([views[1]]), torch.tensor([[0.5, 0.5]]))
     ray = pixels.rays(first_of_second, scene.frame)

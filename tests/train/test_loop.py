@@ -1,0 +1,216 @@
+"""The loop: it learns, it repeats itself bit for bit, and an interruption leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.kernels import launch as launching
+from nerfkit.render import load_model, render_image
+from nerfkit.run import Checkpoint, Run
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.train.loop import fit
+from nerfkit.train.pixels import Pixels
+from nerfkit.train.progress import Report
+
+CONFIG = Config(
+    field=FieldConfig(n_levels=4, log2_table_size=11, base_resolution=8, finest_resolution=64, width=16),
+    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, observe_every=2, n_probes=1000),
+    train=TrainConfig(steps=30, samples_per_step=32768, report_every=5, warmup_steps=5, seed=3),
+    engine="cpu",
+)
+
+
+@pytest.fixture
+def scene(toy_scene: Path) -> Scene:
+    return load_scene(toy_scene, DataConfig())
+
+
+def new_run(scene: Scene, config: Config, folder: Path) -> Run:
+    frame = scene.frame.to_dict()
+    return Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, scene.splits, ["test"])
+
+
+def train(scene: Scene, config: Config, folder: Path) -> tuple[Checkpoint, list[Report]]:
+    run = new_run(scene, config, folder)
+    reports = list(fit(scene, config, run))
+    return run.load_checkpoint(), reports
+
+
+def interrupted(scene: Scene, config: Config, folder: Path, n_reports: int) -> Run:
+    """A run whose caller left after some reports."""
+    run = new_run(scene, config, folder)
+    with closing(fit(scene, config, run)) as reports:
+        for number, _ in enumerate(reports, 1):
+            if number == n_reports:
+                break
+    return run
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    """Every tensor of two checkpoints is the same, bit for bit."""
+    assert one.step == other.step
+    for part in ("field", "sampler", "optimizer"):
+        a, b = getattr(one, part), getattr(other, part)
+        assert set(a) == set(b)
+        assert not [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def test_training_lowers_the_loss_and_draws_the_ball(scene: Scene, tmp_path: Path) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=100, report_every=20))
+    run = new_run(scene, config, tmp_path / "run")
+    reports = list(fit(scene, config, run))
+    losses = [report.loss for report in reports]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.5 * losses[0]
+    assert reports[-1].psnr > reports[0].psnr + 4.0
+    assert reports[-1].occupancy < 0.5 and reports[-1].progress == 1.0 and reports[-1].eta == 0.0
+    view = scene.splits["test"][0]
+    picture = render_image(load_model(run), scene.cameras, view)
+    alpha = torch.from_numpy(scene.images[view][..., 3] / 255.0)
+    assert float((picture.opacity - alpha).abs().mean()) < 0.1
+
+
+def test_a_seed_gives_the_same_numbers_twice(scene: Scene, tmp_path: Path) -> None:
+    (one, first), (other, second) = (train(scene, CONFIG, tmp_path / name) for name in "ab")
+    assert_same(one, other)
+    assert [report.loss for report in first] == [report.loss for report in second]
+
+
+def test_another_seed_gives_others(scene: Scene, tmp_path: Path) -> None:
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=5))
+    other = replace(short, train=replace(short.train, seed=4))
+    (one, _), (two, _) = train(scene, short, tmp_path / "a"), train(scene, other, tmp_path / "b")
+    assert not torch.equal(one.field["table"], two.field["table"])
+
+
+def test_the_number_of_threads_changes_nothing(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=10))
+    one, _ = train(scene, short, tmp_path / "a")
+    monkeypatch.setattr(launching, "parallel", in_turn)
+    monkeypatch.setattr("nerfkit.train.loop.parallel", in_turn)
+    monkeypatch.setattr("nerfkit.sampling.occupancy.parallel", in_turn)
+    two, _ = train(scene, short, tmp_path / "b")
+    assert_same(one, two)
+
+
+def in_turn(fn: Callable[[Any], Any], items: Iterable[Any], device: torch.device) -> list[Any]:
+    """`parallel` on one thread, from the last task to the first."""
+    numbered, results = list(enumerate(items)), {}
+    if launching.current_task() >= 0:
+        return [fn(item) for _, item in numbered]
+    for number, item in reversed(numbered):
+        launching._here.task = number
+        try:
+            results[number] = fn(item)
+        finally:
+            launching._here.task = -1
+    return [results[number] for number, _ in numbered]
+
+
+@pytest.mark.parametrize("n_reports", [1, 2, 4])
+def test_an_interruption_leaves_no_trace(n_reports: int, scene: Scene, tmp_path: Path) -> None:
+    through, reports = train(scene, CONFIG, tmp_path / "through")
+    run = interrupted(scene, CONFIG, tmp_path / "cut", n_reports)
+    assert run.load_checkpoint().step == 5 * n_reports
+    later = list(fit(scene, CONFIG, run, resume=True))
+    assert_same(run.load_checkpoint(), through)
+    assert [report.step for report in later] == [report.step for report in reports[n_reports:]]
+    assert [report.loss for report in later] == [report.loss for report in reports[n_reports:]]
+    for name in ("step", "n_rays", "n_samples", "samples_per_ray"):
+        assert run.load_checkpoint().state[name] == through.state[name]
+
+
+def test_a_capture_with_background_is_resumed_alike(toy_capture: Path, tmp_path: Path) -> None:
+    scene = load_scene(toy_capture, DataConfig())
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=20))
+    through, _ = train(scene, short, tmp_path / "through")
+    run = interrupted(scene, short, tmp_path / "cut", 2)
+    list(fit(scene, short, run, resume=True))
+    assert_same(run.load_checkpoint(), through)
+
+
+def test_a_finished_run_does_not_go_on(scene: Scene, tmp_path: Path) -> None:
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=5))
+    run = new_run(scene, short, tmp_path / "run")
+    list(fit(scene, short, run))
+    before = run.load_checkpoint()
+    assert list(fit(scene, short, run, resume=True)) == []
+    assert_same(run.load_checkpoint(), before)
+
+
+def test_reports_come_when_they_should_and_are_logged(scene: Scene, tmp_path: Path) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=12))
+    run = new_run(scene, config, tmp_path / "run")
+    reports = list(fit(scene, config, run))
+    assert [report.step for report in reports] == [5, 10, 12]
+    assert [record["step"] for record in run.read_log()] == [5, 10, 12]
+    for report in reports:
+        assert 0.0 < report.progress <= 1.0 and 0.0 <= report.occupancy <= 1.0
+        assert min(report.loss, report.rays_per_second, report.samples_per_second, report.samples_per_ray) > 0.0
+    assert [report.seconds for report in reports] == sorted(report.seconds for report in reports)
+
+
+class Watch:
+    """A clock that advances by a hundredth of a second whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+def test_a_time_budget_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nerfkit.train.loop.time.perf_counter", Watch())
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=0, time_budget=0.2))
+    reports = list(fit(scene, config))
+    assert 0.2 <= reports[-1].seconds < 0.25 and reports[-1].progress == 1.0
+    assert 15 <= reports[-1].step <= 20
+    assert reports[-1].learning_rate < 0.2 * config.train.table_lr
+
+
+def test_the_callers_time_is_not_counted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    monkeypatch.setattr("nerfkit.train.loop.time.perf_counter", watch)
+    seconds = []
+    for report in fit(scene, replace(CONFIG, train=replace(CONFIG.train, steps=10))):
+        seconds.append(report.seconds)
+        watch.now += 1000.0
+    assert len(seconds) == 2 and max(seconds) < 1.0
+
+
+def test_leaving_without_a_run_writes_nothing(scene: Scene, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with closing(fit(scene, CONFIG)) as reports:
+        assert next(reports).step == 5
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_masked_pixels_teach_nothing(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = [np.zeros(image.shape[:2], bool) for image in scene.images]
+    for mask in masks:
+        mask[8:24, 8:24] = True
+    drawn: list[torch.Tensor] = []
+    colors = Pixels.colors
+
+    def listen(self: Pixels, picked: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+        drawn.append(picked)
+        return colors(self, picked, background)
+
+    monkeypatch.setattr(Pixels, "colors", listen)
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=5))
+    list(fit(replace(scene, masks=masks), config))
+    usable = np.concatenate([masks[i].reshape(-1) for i in scene.splits["train"]])
+    assert len(drawn) >= 5 and all(usable[picked.numpy()].all() for picked in drawn)
