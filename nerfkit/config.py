@@ -78,9 +78,11 @@ class SamplerConfig:
     observe_every: int = 4
     """Steps of which one tells the grid the densities that it met."""
     n_probes: int = 16384
-    """Cells probed at each refresh, so that empty ones can become occupied again."""
+    """Cells probed at each refresh, at least (one in 64 of a large grid), so that empty ones can be occupied again."""
     ema_decay: float = 0.6
-    """Share of a cell's value that remains at a refresh if nothing dense was seen there."""
+    """Share of a cell's value that remains at a refresh if samples met nothing dense there."""
+    stale_decay: float = 0.98
+    """The same if no sample came there."""
 
 
 @dataclass(frozen=True)

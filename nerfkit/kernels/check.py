@@ -195,7 +195,7 @@ def _check_occupancy(device: torch.device) -> dict[str, float]:
         values, window = start.to(device, copy=True), torch.full_like(start, -1.0).to(device)
         ops.observe(positions, samples, sigmas, _RESOLUTION, window)
         seen = window.clone()
-        mean = ops.fold(values, window, 0.9)
+        mean = ops.fold(values, window, 0.9, 0.7)
         known = torch.where(values < occupancy.UNKNOWN, values, -2.0)
         results.append([seen, known, torch.tensor(mean), window, *ops.pack_bits(values, 0.5, _RESOLUTION)])
     names = ("observe", "fold", "fold, mean", "fold, cleared window", "bits", "blocks")

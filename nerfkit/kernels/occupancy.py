@@ -66,6 +66,7 @@ def _fold(
     values: wp.array(dtype=float),
     window: wp.array(dtype=float),
     decay: float,
+    stale: float,
     sums: wp.array(dtype=float),
     counts: wp.array(dtype=float),
 ):
@@ -81,6 +82,9 @@ def _fold(
             if v >= 0.0:
                 v = wp.where(v < UNKNOWN, wp.max(v * decay, seen), seen)
                 values[i] = v
+        elif v >= 0.0 and v < UNKNOWN:
+            v *= stale
+            values[i] = v
         if v >= 0.0 and v < UNKNOWN:
             total += v
             known += 1.0
@@ -88,16 +92,19 @@ def _fold(
     counts[word] = known
 
 
-def fold(values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels cells"], decay: float) -> float:
+def fold(
+    values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels cells"], decay: float, stale: float = 1.0
+) -> float:
     """Let ``values`` take in what ``window`` saw and clear that, both in place; returns the mean of known values.
 
-    A visited cell becomes max(value * decay, seen), or what was seen if its value was `UNKNOWN`; others stay.
+    A visited cell becomes max(value * decay, seen), or what was seen if its value was `UNKNOWN`; the value of another
+    one that is known is multiplied by ``stale``.
     ``window`` holds -1 where nothing was seen; negative values mark cells that are never occupied, even where a sample
     beside them was rounded into them.
     """
     n = values.numel() // 32
     sums, counts = torch.empty(2, n, device=values.device)
-    launch(_fold, n, [values.view(-1), window.view(-1), decay, sums, counts], values.device)
+    launch(_fold, n, [values.view(-1), window.view(-1), decay, stale, sums, counts], values.device)
     return float(sums.sum() / counts.sum().clamp(min=1.0))
 
 

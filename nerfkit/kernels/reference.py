@@ -294,14 +294,18 @@ def observe(
         cells[cell] = max(float(cells[cell]), float(sigmas[i]))
 
 
-def fold(values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels cells"], decay: float) -> float:
+def fold(
+    values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels cells"], decay: float, stale: float = 1.0
+) -> float:
     """Let ``values`` take in what ``window`` saw (-1: nothing) and clear that, in place; the mean of known values.
 
-    A cell that may be occupied and was seen becomes max(value * decay, seen), or seen if it was unknown.
+    A cell that may be occupied and was seen becomes max(value * decay, seen), or seen if it was unknown; one that is
+    known and was not seen becomes value * stale.
     """
     changed = (window >= 0.0) & (values >= 0.0)
     aged = torch.where(values >= _UNKNOWN, 0.0, values * decay)
-    values.copy_(torch.where(changed, torch.maximum(aged, window), values))
+    forgotten = (window < 0.0) & (values >= 0.0) & (values < _UNKNOWN)
+    values.copy_(torch.where(changed, torch.maximum(aged, window), torch.where(forgotten, values * stale, values)))
     window.fill_(-1.0)
     known = values[(values >= 0.0) & (values < _UNKNOWN)]
     return float(known.double().mean()) if len(known) else 0.0

@@ -93,7 +93,7 @@ class OccupancyGrid:
             observe(positions, samples, reached, self.config.resolution, self._window)
         if step % self.config.update_every == 0:
             self._probe(field, self._cells_to_probe())
-            mean = fold(self.values, self._window, self.config.ema_decay)
+            mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
             self._pack()
 
@@ -125,7 +125,8 @@ class OccupancyGrid:
         n_turns = max(self.config.warmup_steps // self.config.update_every, 1)
         if self._step <= self.config.warmup_steps:
             return self._allowed[self._step // self.config.update_every % n_turns :: n_turns].long()
-        picked = torch.randint(len(self._allowed), (self.config.n_probes,), generator=self._generator)
+        n_probes = max(self.config.n_probes, len(self._allowed) // 64)
+        picked = torch.randint(len(self._allowed), (n_probes,), generator=self._generator)
         return self._allowed[picked.to(self.values.device)].long()
 
     def _probe(self, field: Field, cells: Int[Tensor, " n"]) -> None:

@@ -7,29 +7,33 @@ from torch import Tensor
 from nerfkit.scene.carve import visual_hull
 from nerfkit.scene.scene import Scene
 
+_NEAR = 4.0
+
 
 def seen_cells(scene: Scene, resolution: int) -> Bool[Tensor, "levels r r r"] | None:
-    """Cells inside the silhouettes of a scene with alpha; for an opaque one, cells that some training camera sees.
+    """Cells inside the silhouettes of a scene with alpha; for an opaque one, cells that two training cameras see.
 
-    Without this, a field hides colour where nobody looks, and it floats in front of later cameras.
+    Without this, a field hides colour where nobody looks, and it floats in front of later cameras. What a camera has
+    right before it (`_NEAR` near planes) does not count as seen: from there on other views must agree.
     """
     if scene.has_alpha and scene.frame.n_levels == 1:
         return visual_hull(scene, resolution)[None]
     cameras, views = scene.cameras, scene.splits["train"]
     centers = (torch.arange(resolution) + 0.5) / resolution
     cube = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij"), -1).reshape(-1, 3)
+    wanted = min(2, len(views))
     levels = []
     for level in range(scene.frame.n_levels):
         side = 0.5 ** (scene.frame.n_levels - 1 - level)
         points = scene.frame.to_scene((cube - 0.5) * side + 0.5)
-        seen = torch.zeros(len(points), dtype=torch.bool)
+        n_views = torch.zeros(len(points), dtype=torch.uint8)
         radius = 0.87 * side / scene.frame.scale / resolution
         for view in views:
-            todo = (~seen).nonzero()[:, 0]
+            todo = (n_views < wanted).nonzero()[:, 0]
             pixels, depth = cameras.project(view, points[todo])
             margin = radius * cameras.fl_x[view] / depth.clamp(min=1e-6)
-            inside = (pixels > -margin[:, None]).all(1) & (depth > 0)
+            inside = (pixels > -margin[:, None]).all(1) & (depth > _NEAR * scene.frame.near_plane)
             inside &= (pixels[:, 0] < cameras.width[view] + margin) & (pixels[:, 1] < cameras.height[view] + margin)
-            seen[todo[inside]] = True
-        levels.append(seen.view(resolution, resolution, resolution))
+            n_views[todo[inside]] += 1
+        levels.append((n_views >= wanted).view(resolution, resolution, resolution))
     return torch.stack(levels)

@@ -174,7 +174,7 @@ def adam_without_correction(patch: Patch) -> None:
 
 def decay_forgotten(patch: Patch) -> None:
     op = occupancy.fold
-    patch.setattr(occupancy, "fold", lambda values, window, decay: op(values, window, 1.0))
+    patch.setattr(occupancy, "fold", lambda values, window, decay, stale: op(values, window, 1.0, stale))
 
 
 def another_threshold(patch: Patch) -> None:

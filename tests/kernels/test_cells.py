@@ -142,3 +142,11 @@ class TestPackBits:
         values[0, 5] = UNKNOWN
         bits, _ = pack_bits(values, 0.0, RES)
         assert reference.unpack_bits(bits).nonzero().flatten().tolist() == [5]
+
+
+def test_cells_that_nobody_visits_fade(device: torch.device) -> None:
+    values = torch.tensor([[8.0, UNKNOWN, -1.0, 4.0] + [0.0] * 28], device=device)
+    window = torch.full((1, 32), -1.0, device=device)
+    window[0, 3] = 1.0
+    fold(values, window, 0.5, 0.25)
+    assert values[0, :4].tolist() == [2.0, UNKNOWN, -1.0, 2.0]

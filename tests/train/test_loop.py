@@ -92,9 +92,7 @@ def test_another_seed_gives_others(scene: Scene, tmp_path: Path) -> None:
     assert not torch.equal(one.field["table"], two.field["table"])
 
 
-def test_the_number_of_threads_changes_nothing(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_threads_changes_nothing(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = replace(CONFIG, train=replace(CONFIG.train, steps=10))
     one, _ = train(scene, short, tmp_path / "a")
     monkeypatch.setattr(launching, "parallel", in_turn)
