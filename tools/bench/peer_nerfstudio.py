@@ -22,9 +22,21 @@ from nerfkit.train.loop import fit
 PEER = """
 import json, sys, time
 from pathlib import Path
+import torch
+
+# The registry's torchvision lacks its operators beside a CPU build of torch; nerfacto needs none of them.
+register = torch.library.register_fake
+torch.library.register_fake = lambda name, *a, **k: (
+    (lambda f: f) if str(name).startswith("torchvision::") else register(name, *a, **k)
+)
+import torchmetrics.image.lpip
+
+# Its evaluation alone uses LPIPS, whose weights would be downloaded here.
+torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity = lambda **k: torch.nn.Identity()
 from nerfstudio.configs.method_configs import method_configs
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
 
 scene, seconds = Path(sys.argv[1]), float(sys.argv[2])
 config = method_configs["nerfacto"]
