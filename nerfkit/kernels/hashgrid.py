@@ -90,7 +90,7 @@ _LOCATE = """
 """
 
 _GATHER = """
-    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + wx * (T[at[3]] - T[at[2]]);
+LOCATE    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + wx * (T[at[3]] - T[at[2]]);
     const entry c = T[at[4]] + wx * (T[at[5]] - T[at[4]]), d = T[at[6]] + wx * (T[at[7]] - T[at[6]]);
     const entry e = a + wy * (b - a), f = c + wy * (d - c);
     const entry v = e + wz * (f - e);
@@ -131,36 +131,21 @@ LOCATE
 
 
 @lru_cache
-def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
-    """The forward and the backward kernel for entries of ``n_features`` and network numbers of type ``word``."""
+def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
+    """`_GATHER` or `_SCATTER` as a kernel, for entries of ``n_features`` and network numbers of type ``word``.
 
-    def fill(text: str) -> str:
-        name, clang = {
-            wp.float32: ("float", "float"),
-            wp.bfloat16: ("wp::bfloat16", "__bf16"),
-            wp.float16: ("wp::float16", "_Float16"),
-        }[word]
-        text = text.replace("LOCATE", _LOCATE).replace("F_", str(n_features))
-        return text.replace("CWORD", clang).replace("WORD", name)
+    An index is a tile of samples and a level: the levels of one tile follow each other.
+    """
+    name, clang = {
+        wp.float32: ("float", "float"),
+        wp.bfloat16: ("wp::bfloat16", "__bf16"),
+        wp.float16: ("wp::float16", "_Float16"),
+    }[word]
+    text = (_PROLOGUE + body).replace("LOCATE", _LOCATE).replace("F_", str(n_features))
 
-    @wp.func_native(fill(_PROLOGUE + _LOCATE + _GATHER))
+    @wp.func_native(text.replace("CWORD", clang).replace("WORD", name))
     @no_type_check
-    def gather(
-        begin: int,
-        end: int,
-        level: int,
-        n_levels: int,
-        positions: wp.array(dtype=wp.vec3f),
-        scales: wp.array(dtype=wp.float32),
-        resolutions: wp.array(dtype=wp.int32),
-        offsets: wp.array(dtype=wp.int32),
-        table: wp.array2d(dtype=wp.float32),
-        features: wp.array2d(dtype=word),
-    ): ...
-
-    @wp.func_native(fill(_PROLOGUE + _SCATTER))
-    @no_type_check
-    def scatter(
+    def run(
         begin: int,
         end: int,
         level: int,
@@ -175,25 +160,7 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
 
     @wp.kernel(module="unique", grid_stride=False)
     @no_type_check
-    def forward(
-        first: int,
-        tile: int,
-        n_levels: int,
-        positions: wp.array(dtype=wp.vec3f),
-        scales: wp.array(dtype=wp.float32),
-        resolutions: wp.array(dtype=wp.int32),
-        offsets: wp.array(dtype=wp.int32),
-        table: wp.array2d(dtype=wp.float32),
-        features: wp.array2d(dtype=word),
-    ):
-        begin = (first + wp.tid()) * tile
-        end = wp.min(begin + tile, positions.shape[0])
-        for level in range(n_levels):
-            gather(begin, end, level, n_levels, positions, scales, resolutions, offsets, table, features)
-
-    @wp.kernel(module="unique", grid_stride=False)
-    @no_type_check
-    def backward(
+    def kernel(
         first: int,
         tile: int,
         n_levels: int,
@@ -207,9 +174,9 @@ def _kernels(n_features: int, word: type) -> tuple[wp.Kernel, wp.Kernel]:
         part = first + wp.tid()
         begin = (part / n_levels) * tile
         end = wp.min(begin + tile, positions.shape[0])
-        scatter(begin, end, part % n_levels, n_levels, positions, scales, resolutions, offsets, table, features)
+        run(begin, end, part % n_levels, n_levels, positions, scales, resolutions, offsets, table, features)
 
-    return forward, backward
+    return kernel
 
 
 class HashGrid:
@@ -242,10 +209,10 @@ class HashGrid:
         """`encode` without a backward pass."""
         n_levels = self.layout.n_levels
         out = torch.empty(len(positions), n_levels * self.layout.n_features, dtype=dtype, device=self.device)
-        kernel, _ = _kernels(self.layout.n_features, _WORDS[dtype])
+        kernel = _kernel(_GATHER, self.layout.n_features, _WORDS[dtype])
         tile = _TILE if self.device.type == "cpu" else 1
         inputs = [tile, n_levels, array(positions, wp.vec3f), *self._levels, table, out]
-        launch(kernel, -(-len(positions) // tile), inputs, self.device)
+        launch(kernel, -(-len(positions) // tile) * n_levels, inputs, self.device)
         return out
 
     def backward(
@@ -257,7 +224,7 @@ class HashGrid:
             return
         if table.grad is None:
             table.grad = torch.zeros_like(table)
-        _, kernel = _kernels(self.layout.n_features, _WORDS[gradient.dtype])
+        kernel = _kernel(_SCATTER, self.layout.n_features, _WORDS[gradient.dtype])
         # One task a level on a CPU: levels own disjoint entries, so no sum needs an atomic and its order is fixed.
         n_levels = self.layout.n_levels
         tile = max(len(positions), 1) if self.device.type == "cpu" else 1
