@@ -227,8 +227,11 @@ class Cameras:
         return _reach(self.lens, kinds)[kind]
 
     @cached_property
-    def _table(self) -> tuple[Float[Tensor, "pixels 3"], Int[Tensor, " n"]] | None:
-        """Unit directions of all pixels of every distinct lens, and where each camera's begin."""
+    def table(self) -> tuple[Float[Tensor, "pixels 3"], Int[Tensor, " n"]] | None:
+        """Unit directions, in camera axes, through all pixels of every distinct lens, and where each camera's begin.
+
+        Line by line. None for pinholes, which need none, and where it would take more than `TABLE_BYTES`.
+        """
         columns = [self.fl_x, self.fl_y, self.cx, self.cy, self.width, self.height, *self.distortion.T]
         kinds, kind = torch.unique(torch.stack([c.double() for c in columns], -1), dim=0, return_inverse=True)
         sizes = (kinds[:, 4] * kinds[:, 5]).long()
@@ -243,7 +246,7 @@ class Cameras:
 
     def _directions(self, camera_indices: Tensor, pixels: Tensor) -> Float[Tensor, "n 3"]:
         """Unit directions in the camera's own axes."""
-        if self.lens == "pinhole" or not len(pixels) or self._table is None:
+        if self.lens == "pinhole" or not len(pixels) or self.table is None:
             return self._solve(camera_indices, pixels)
         cells = pixels.long()
         width = self.width.index_select(0, camera_indices)
@@ -251,7 +254,7 @@ class Cameras:
         x, y = cells.unbind(-1)
         if not ((cells + 0.5 == pixels).all() and (x < width).all() and (y < height).all() and cells.min() >= 0):
             return self._solve(camera_indices, pixels)
-        table, starts = self._table
+        table, starts = self.table
         return table.index_select(0, starts.index_select(0, camera_indices) + y * width + x)
 
     def _solve(self, camera_indices: Tensor, pixels: Tensor) -> Float[Tensor, "n 3"]:

@@ -52,7 +52,7 @@ def test_centres_are_looked_up_as_they_are_solved(lens):
     made = cameras(lens)
     which, pixels = some(made)
     pixels = pixels.floor() + 0.5
-    assert made._table is not None
+    assert made.table is not None
     assert torch.allclose(made._directions(which, pixels), made._solve(which, pixels), atol=1e-6)
     outside = torch.tensor([[-0.5, 0.5], [160.5, 0.5]])
     assert made.rays(torch.zeros(2, dtype=torch.long), outside).rays_d.isfinite().all()

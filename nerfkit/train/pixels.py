@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nerfkit.kernels.pixels import Views, pixel_rays
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.types import Rays
 
@@ -18,14 +19,14 @@ class Pixels:
         views = scene.splits["train"]
         channels = 4 if any(scene.images[i].shape[2] == 4 for i in views) else 3
         self.values = torch.from_numpy(np.concatenate([_row(scene.images[i], channels) for i in views])).to(device)
-        sizes = torch.tensor([scene.images[i].shape[:2] for i in views])
         self._views = torch.tensor(views)
-        self._widths = sizes[:, 1]
-        self._ends = sizes.prod(1).cumsum(0)
+        self._sizes = torch.tensor([scene.images[i].shape[:2] for i in views])
+        self._ends = self._sizes.prod(1).cumsum(0)
         self._usable = None
         if scene.masks is not None:
             masks = np.concatenate([scene.masks[i].reshape(-1) for i in views])
             self._usable = torch.from_numpy(np.flatnonzero(masks).astype(np.int32))
+        self._prepared: dict[Frame, Views | None] = {}
         self.scene = scene
 
     def draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
@@ -36,19 +37,43 @@ class Pixels:
 
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""
+        if frame not in self._prepared:  # threads that come at once prepare the same
+            self._prepared[frame] = self._prepare(frame)
+        views = self._prepared[frame]
+        if views is not None:
+            return pixel_rays(picked.to(self.values.device), views)
+        picked = picked.to(self._ends.device)
         view = torch.searchsorted(self._ends, picked, right=True)
         within = picked - torch.where(view > 0, self._ends[view - 1], 0)
-        width = self._widths[view]
+        width = self._sizes[view, 1]
         xy = torch.stack([within % width, within // width], 1).float() + 0.5
-        return frame.model_rays(self.scene.cameras.rays(self._views[view], xy))
+        return frame.model_rays(self.scene.cameras.rays(self._views[view], xy)).to(self.values.device)
+
+    def _prepare(self, frame: Frame) -> Views | None:
+        """All that `rays` needs but the pixels, on their device; None where each direction has to be solved for.
+
+        That is behind bent lenses whose table of directions would be too large, or is for pictures of another size.
+        """
+        cameras, bases = self.scene.cameras[self._views], self._ends - self._sizes.prod(1)
+        directions = cameras.c2w.new_empty(0, 3)
+        if cameras.lens != "pinhole":
+            table = self.scene.cameras.table
+            if table is None or not torch.equal(self._sizes, torch.stack([cameras.height, cameras.width], 1)):
+                return None
+            directions, starts = table
+            bases = bases - starts[self._views]
+        places = torch.stack([self._ends, bases, self._sizes[:, 1]], 1)
+        c2w = torch.cat([cameras.c2w[:, :, :3], frame.to_model(cameras.c2w[:, :, 3])[:, :, None]], 2)
+        intrinsics = torch.stack([cameras.fl_x, cameras.fl_y, cameras.cx, cameras.cy], 1)
+        return Views(*(rows.to(self.values.device) for rows in (places, c2w, intrinsics, directions)))
 
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
-        values = self.values[picked.to(self.values.device)].float() / 255.0
+        # No kernel: the launch of one takes longer than these.
+        values = self.values.index_select(0, picked.to(self.values.device)) / 255.0
         if values.shape[1] == 3:
             return values
-        alpha = values[:, 3:]
-        return values[:, :3] * alpha + background * (1.0 - alpha)
+        return torch.lerp(background, values[:, :3], values[:, 3:])
 
 
 def _row(image: np.ndarray, channels: int) -> np.ndarray:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from compare import assert_close
 
+from nerfkit import cameras
 from nerfkit.config import DataConfig
+from nerfkit.kernels.launch import parallel
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
+from nerfkit.train import pixels as training_pixels
 from nerfkit.train.pixels import Pixels
+from nerfkit.types import Rays
 
 CPU = torch.device("cpu")
+BENDS = {
+    "pinhole": [0.0] * 8,
+    "opencv": [-0.12, 0.05, 0.001, -0.0008, 0.002, 0.01, 0.0, 0.0],
+    "opencv_fisheye": [0.05, -0.01, 0.0, 0.0, 0.003, -0.0005, 0.0, 0.0],
+}
 
 
 @pytest.fixture
@@ -24,6 +34,41 @@ def scene(toy_scene: Path) -> Scene:
 
 def draw(pixels: Pixels, n: int = 20000) -> torch.Tensor:
     return pixels.draw(n, torch.Generator().manual_seed(0))
+
+
+def through(scene: Scene, lens: str, mixed: bool = False) -> Scene:
+    """The scene with another lens, a little different for each view, and if ``mixed`` with a smaller first picture."""
+    first, n = scene.splits["train"][0], len(scene.cameras)
+    bend = torch.tensor(BENDS[lens]) * torch.linspace(0.9, 1.1, n)[:, None]
+    width, height = scene.cameras.width.clone(), scene.cameras.height.clone()
+    if mixed:
+        width[first], height[first] = 24, 20
+    old, shift = scene.cameras, torch.linspace(-2.0, 3.0, n)
+    other = replace(old, lens=lens, distortion=bend, width=width, height=height)
+    other = replace(other, fl_x=old.fl_x + shift, fl_y=1.1 * old.fl_y, cx=old.cx + shift, cy=old.cy - 1.0)
+    changed = replace(scene, cameras=other, images=list(scene.images))
+    # Put in afterwards: the checker holds the pictures of a new scene to one size.
+    changed.images[first] = changed.images[first][: height[first], : width[first]]
+    return changed
+
+
+def rays_one_by_one(scene: Scene) -> Rays:
+    """The rays of all training pixels by the cameras themselves, without a table."""
+    each = []
+    for view in scene.splits["train"]:
+        height, width = scene.images[view].shape[:2]
+        y, x = np.divmod(np.arange(height * width), width)
+        xy = torch.from_numpy(np.stack([x, y], 1) + 0.5).float()
+        which = torch.full((len(xy),), view)
+        local = scene.cameras._solve(which, xy)
+        c2w = scene.cameras.c2w[view]
+        each.append((scene.frame.to_model(c2w[:, 3].expand(len(xy), 3)), local @ c2w[:, :3].T, local[:, 2]))
+    return Rays(*(torch.cat(columns) for columns in zip(*each, strict=True)))
+
+
+def assert_rays(actual: Rays, expected: Rays) -> None:
+    for field in fields(Rays):
+        assert_close(getattr(actual, field.name), getattr(expected, field.name))
 
 
 def test_all_training_pixels_are_drawn_alike(scene: Scene) -> None:
@@ -87,6 +132,84 @@ def test_images_of_several_sizes(scene: Scene) -> None:
     expected = scene.cameras.rays(torch.tensor([views[1]]), torch.tensor([[0.5, 0.5]]))
     ray = pixels.rays(first_of_second, scene.frame)
     assert torch.allclose(ray.rays_d, expected.rays_d, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("lens", BENDS)
+def test_every_lens_looks_as_its_cameras_say(scene: Scene, lens: str, mixed: bool, device: torch.device) -> None:
+    other = through(scene, lens, mixed)
+    pixels = Pixels(other, device)
+    rays = pixels.rays(torch.arange(len(pixels.values)), other.frame)
+    assert {rays.rays_o.device.type, rays.rays_d.device.type, rays.cos.device.type} == {device.type}
+    assert_rays(rays, rays_one_by_one(other))
+
+
+def never(*inputs: object) -> None:
+    raise AssertionError("not to be called")
+
+
+@pytest.mark.parametrize("lens", BENDS)
+def test_a_call_asks_no_camera(scene: Scene, lens: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, picked = Pixels(through(scene, lens), CPU), torch.arange(300)
+    first = pixels.rays(picked, scene.frame)
+    monkeypatch.setattr(cameras.Cameras, "rays", never)
+    monkeypatch.setattr(cameras.Cameras, "__getitem__", never)
+    assert_rays(pixels.rays(picked, scene.frame), first)
+
+
+@pytest.mark.parametrize("lens", ["opencv", "opencv_fisheye"])
+def test_without_room_for_a_table_directions_are_solved_for(
+    scene: Scene, lens: str, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(cameras, "TABLE_BYTES", 0)
+    monkeypatch.setattr(training_pixels, "pixel_rays", never)
+    other = through(scene, lens, mixed=True)
+    pixels = Pixels(other, device)
+    assert_rays(pixels.rays(torch.arange(len(pixels.values)), other.frame), rays_one_by_one(other))
+
+
+def test_a_picture_of_another_size_than_its_cameras_does_not_use_their_table(scene: Scene) -> None:
+    other = through(scene, "opencv")
+    other.images[other.splits["train"][1]] = other.images[other.splits["train"][1]][:20, :24]
+    pixels = Pixels(other, CPU)
+    assert_rays(pixels.rays(torch.arange(len(pixels.values)), other.frame), rays_one_by_one(other))
+
+
+def test_each_frame_has_its_own_coordinates(scene: Scene) -> None:
+    pixels, picked = Pixels(scene, CPU), torch.arange(300)
+    wider = replace(scene.frame, scale=scene.frame.scale / 3.0, center=(0.1, 0.2, 0.3))
+    for frame in (scene.frame, wider, scene.frame):
+        expected = rays_one_by_one(replace(scene, frame=frame))[:300]
+        assert_rays(pixels.rays(picked, frame), expected)
+
+
+@pytest.mark.parametrize("lens", BENDS)
+def test_tasks_at_once_see_what_one_sees(scene: Scene, lens: str) -> None:
+    pixels, other = (Pixels(through(scene, lens), CPU) for _ in range(2))
+    picked = draw(pixels, 4000)
+    background = torch.rand(4000, 3, generator=torch.Generator().manual_seed(2))
+
+    def task(start: int) -> tuple[torch.Tensor, ...]:
+        part = slice(start, start + 100)
+        rays = pixels.rays(picked[part], scene.frame)
+        return rays.rays_o, rays.rays_d, rays.cos, pixels.colors(picked[part], background[part])
+
+    parts = [torch.cat(columns) for columns in zip(*parallel(task, range(0, 4000, 100), CPU), strict=True)]
+    rays = other.rays(picked, scene.frame)
+    whole = (rays.rays_o, rays.rays_d, rays.cos, other.colors(picked, background))
+    assert all(torch.equal(a, b) for a, b in zip(parts, whole, strict=True))
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_colours_of_every_byte(scene: Scene, opaque: bool, device: torch.device) -> None:
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (*image.shape[:2], 3 if opaque else 4), np.uint8) for image in scene.images]
+    pixels = Pixels(replace(scene, images=images), device)
+    rgba = np.concatenate([images[i].reshape(-1, images[i].shape[2]) for i in scene.splits["train"]]) / 255.0
+    behind = generator.random((len(rgba), 3)).astype(np.float32)
+    alpha = np.ones((len(rgba), 1)) if opaque else rgba[:, 3:]
+    colors = pixels.colors(torch.arange(len(rgba)), torch.from_numpy(behind).to(device))
+    assert_close(colors, torch.from_numpy(rgba[:, :3] * alpha + behind * (1.0 - alpha)))
 
 
 def test_masked_pixels_are_never_drawn(scene: Scene) -> None:
