@@ -55,42 +55,100 @@ def grid_layout(
     return GridLayout(n_features, scales, resolutions, tuple(offsets))
 
 
-_PROLOGUE = """
+BLOCK = 16
+"""Positions whose cells a CPU core finds together."""
+
+BLOCKS = """
+typedef float floats __attribute__((vector_size(64), aligned(4)));
+typedef int ints __attribute__((vector_size(64), aligned(4)));
+typedef unsigned int words __attribute__((vector_size(64), aligned(4)));
+struct level_cells {
+  alignas(64) unsigned int corner[8][16];
+  alignas(64) float within[3][16];
+  // Of 16 positions x: the entries at the corners of their cells at a level, and where they are in them.
+  void find(const floats* x, float scale, const int* offset, unsigned int res) {
+    const unsigned int size = offset[1] - offset[0];
+    const bool dense = (unsigned long long)res * res * res <= size;
+    const unsigned int factor[3] = {1u, dense ? res : 2654435761u, dense ? res * res : 805459861u};
+    words low[3], high[3];
+    for (int c = 0; c < 3; ++c) {
+      const floats u = x[c] * scale + 0.5f;
+      const ints cell = __builtin_convertvector(u, ints);
+      *(floats*)within[c] = u - __builtin_convertvector(cell, floats);
+      low[c] = (words)cell * factor[c];
+      high[c] = low[c] + factor[c];
+    }
+    for (int c = 0; c < 8; ++c) {
+      const words a = c & 1 ? high[0] : low[0], b = c & 2 ? high[1] : low[1], d = c & 4 ? high[2] : low[2];
+      words index;
+      if (dense) { index = a + b + d; index = index < size ? index : index - size; }
+      else index = (a ^ b ^ d) & (size - 1u);
+      *(words*)corner[c] = index + (unsigned int)offset[0];
+    }
+  }
+};
+"""
+"""C++ text: a block of positions at one level. Its entries are asked for a block ahead, and so are there in time."""
+
+_HEAD = """
 #if defined(__CUDA_ARCH__)
 typedef wp::vec_t<F_, float> entry;
 #else
 typedef float entry __attribute__((vector_size(4 * F_), aligned(4)));
-typedef CWORD words __attribute__((vector_size(sizeof(CWORD) * F_), aligned(2)));
+typedef CWORD narrow __attribute__((vector_size(sizeof(CWORD) * F_), aligned(2)));
 #endif
 const float* X = (const float*)positions.data;
 const float scale = ((const float*)scales.data)[level];
 const int* offset = (const int*)offsets.data + level;
-const unsigned int size = offset[1] - offset[0], res = ((const unsigned int*)resolutions.data)[level];
-const bool dense = (unsigned long long)res * res * res <= size;
-const unsigned int my = dense ? res : 2654435761u, mz = dense ? res * res : 805459861u, mask = size - 1u;
+const unsigned int res = ((const unsigned int*)resolutions.data)[level];
 const int stride = n_levels * F_;
-entry* T = (entry*)table.data + offset[0];
-for (int i = begin; i < end; ++i) {
+entry* T = (entry*)table.data;
 """
 
-_LOCATE = """
+_EACH = """
+#if defined(__CUDA_ARCH__)
+const unsigned int size = offset[1] - offset[0];
+const bool dense = (unsigned long long)res * res * res <= size;
+const unsigned int my = dense ? res : 2654435761u, mz = dense ? res * res : 805459861u;
+for (int i = begin; i < end; ++i) {
     const float px = X[3 * i] * scale + 0.5f, py = X[3 * i + 1] * scale + 0.5f, pz = X[3 * i + 2] * scale + 0.5f;
-    const int ix = (int)px, iy = (int)py, iz = (int)pz;
+    const unsigned int ix = (int)px, iy = (int)py, iz = (int)pz;
     const float wx = px - ix, wy = py - iy, wz = pz - iz;
     unsigned int at[8];
-    if (dense) {
-        for (int c = 0; c < 8; ++c) {
-            at[c] = (ix + (c & 1)) + (iy + (c >> 1 & 1)) * my + (iz + (c >> 2)) * mz;
-            at[c] = at[c] < size ? at[c] : at[c] - size;
-        }
-    } else {
-        for (int c = 0; c < 8; ++c)
-            at[c] = ((ix + (c & 1)) ^ (iy + (c >> 1 & 1)) * my ^ (iz + (c >> 2)) * mz) & mask;
+    for (int c = 0; c < 8; ++c) {
+        const unsigned int a = ix + (c & 1), b = (iy + (c >> 1 & 1)) * my, d = (iz + (c >> 2)) * mz;
+        at[c] = dense ? a + b + d : (a ^ b ^ d) & (size - 1u);
+        at[c] = offset[0] + (at[c] < size ? at[c] : at[c] - size);
     }
+    BODY
+}
+#else
+BLOCKS
+level_cells cells[2];
+for (int first = begin - 16; first < end; first += 16) {
+    const int next = first + 16;
+    if (next < end) {
+        floats x[3];
+        for (int j = 0; j < 16; ++j)
+            for (int c = 0; c < 3; ++c) x[c][j] = X[3 * (next + j < end ? next + j : end - 1) + c];
+        level_cells& to = cells[next / 16 & 1];
+        to.find(x, scale, offset, res);
+        for (int c = 0; c < 8; ++c) for (int j = 0; j < 16; ++j) __builtin_prefetch(T + to.corner[c][j], WRITES);
+    }
+    const level_cells& from = cells[first / 16 & 1];
+    if (first >= begin) for (int j = 0; j < 16 && first + j < end; ++j) {
+        const int i = first + j;
+        const float wx = from.within[0][j], wy = from.within[1][j], wz = from.within[2][j];
+        unsigned int at[8];
+        for (int c = 0; c < 8; ++c) at[c] = from.corner[c][j];
+        BODY
+    }
+}
+#endif
 """
 
 _GATHER = """
-LOCATE    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + wx * (T[at[3]] - T[at[2]]);
+    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + wx * (T[at[3]] - T[at[2]]);
     const entry c = T[at[4]] + wx * (T[at[5]] - T[at[4]]), d = T[at[6]] + wx * (T[at[7]] - T[at[6]]);
     const entry e = a + wy * (b - a), f = c + wy * (d - c);
     const entry v = e + wz * (f - e);
@@ -98,9 +156,8 @@ LOCATE    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + 
 #if defined(__CUDA_ARCH__)
     for (int k = 0; k < F_; ++k) out[k] = (WORD)v[k];
 #else
-    *(words*)out = __builtin_convertvector(v, words);
+    *(narrow*)out = __builtin_convertvector(v, narrow);
 #endif
-}
 """
 
 _SCATTER = """
@@ -109,12 +166,11 @@ _SCATTER = """
 #if defined(__CUDA_ARCH__)
     for (int k = 0; k < F_; ++k) v[k] = (float)g[k];
 #else
-    v = __builtin_convertvector(*(const words*)g, entry);
+    v = __builtin_convertvector(*(const narrow*)g, entry);
 #endif
     bool any = false;
     for (int k = 0; k < F_; ++k) any |= v[k] != 0.0f;
     if (!any) continue;
-LOCATE
     const entry f = wz * v, e = v - f;
     const entry b = wy * e, a = e - b, d = wy * f, c = f - d;
     const entry s1 = wx * a, s3 = wx * b, s5 = wx * c, s7 = wx * d;
@@ -126,7 +182,6 @@ LOCATE
     T[at[0]] += a - s1; T[at[1]] += s1; T[at[2]] += b - s3; T[at[3]] += s3;
     T[at[4]] += c - s5; T[at[5]] += s5; T[at[6]] += d - s7; T[at[7]] += s7;
 #endif
-}
 """
 
 
@@ -141,7 +196,9 @@ def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
         wp.bfloat16: ("wp::bfloat16", "__bf16"),
         wp.float16: ("wp::float16", "_Float16"),
     }[word]
-    text = (_PROLOGUE + body).replace("LOCATE", _LOCATE).replace("F_", str(n_features))
+    writes = "1" if body == _SCATTER else "0"
+    text = _HEAD + _EACH.replace("BLOCKS", BLOCKS).replace("BODY", body).replace("WRITES", writes)
+    text = text.replace("F_", str(n_features))
 
     @wp.func_native(text.replace("CWORD", clang).replace("WORD", name))
     @no_type_check
@@ -185,7 +242,7 @@ class HashGrid:
     def __init__(self, layout: GridLayout, device: torch.device):
         self.layout = layout
         self.device = device
-        self._levels = [
+        self.levels = [
             torch.tensor(layout.scales, dtype=torch.float32, device=device),
             torch.tensor(layout.resolutions, dtype=torch.int32, device=device),
             torch.tensor(layout.offsets, dtype=torch.int32, device=device),
@@ -211,7 +268,7 @@ class HashGrid:
         out = torch.empty(len(positions), n_levels * self.layout.n_features, dtype=dtype, device=self.device)
         kernel = _kernel(_GATHER, self.layout.n_features, _WORDS[dtype])
         tile = _TILE if self.device.type == "cpu" else 1
-        inputs = [tile, n_levels, array(positions, wp.vec3f), *self._levels, table, out]
+        inputs = [tile, n_levels, array(positions, wp.vec3f), *self.levels, table, out]
         launch(kernel, -(-len(positions) // tile) * n_levels, inputs, self.device)
         return out
 
@@ -229,15 +286,16 @@ class HashGrid:
         n_levels = self.layout.n_levels
         tile = max(len(positions), 1) if self.device.type == "cpu" else 1
         n_parts = -(-len(positions) // tile) * n_levels
-        inputs = [tile, n_levels, array(positions, wp.vec3f), *self._levels, table.grad, gradient.contiguous()]
+        inputs = [tile, n_levels, array(positions, wp.vec3f), *self.levels, table.grad, gradient.contiguous()]
         launch(kernel, n_parts, inputs, self.device, n_parts=n_parts)
 
     def collect(self, table: Float[Tensor, "entries features"]) -> None:
         """Add what the tasks of the last `parallel` left behind to ``table.grad``, in the order of the tasks."""
         pending, self._pending = self._pending, {}
-        for task in sorted(pending):
-            for positions, gradient in pending[task]:
-                self.backward(positions, gradient, table)
+        parts = [part for task in sorted(pending) for part in pending[task]]
+        if parts:
+            positions, gradients = zip(*parts, strict=True)
+            self.backward(torch.cat(positions), torch.cat(gradients), table)
 
 
 class _Encode(torch.autograd.Function):
