@@ -17,14 +17,35 @@ from nerfkit.kernels.launch import launch
 _UPDATE = """
 float* P = (float*)parameters.data; float* G = (float*)gradients.data;
 float* M = (float*)means.data; float* V = (float*)squares.data;
-for (int i = begin; i < end; ++i) {
+int i = begin;
+#if !defined(__CUDA_ARCH__)
+// Sixteen numbers share a cache line: where none has a gradient, nothing else is read.
+typedef float floats __attribute__((vector_size(64), aligned(4)));
+typedef int ints __attribute__((vector_size(64)));
+typedef _Float16 halves __attribute__((vector_size(32), aligned(2)));
+for (; i + 16 <= end; i += 16) {
+    const floats g = *(floats*)(G + i);
+    const ints on = g != 0.0f;
+    if (!__builtin_reduce_or(on)) continue;
+    const floats m0 = *(floats*)(M + i), v0 = *(floats*)(V + i), p0 = *(floats*)(P + i);
+    const floats m = beta1 * m0 + (1.0f - beta1) * g, v = beta2 * v0 + (1.0f - beta2) * g * g;
+    const floats p = p0 - rate * m / (__builtin_elementwise_sqrt(v) + eps), q = on ? p : p0;
+    *(floats*)(M + i) = on ? m : m0;
+    *(floats*)(V + i) = on ? v : v0;
+    *(floats*)(P + i) = q;
+    *(floats*)(G + i) = floats{};
+    if (rounded.shape[0]) *(halves*)((_Float16*)rounded.data + i) = __builtin_convertvector(q, halves);
+}
+#endif
+for (; i < end; ++i) {
     const float g = G[i];
-    const bool on = g != 0.0f;
+    if (g == 0.0f) continue;
     const float m = beta1 * M[i] + (1.0f - beta1) * g, v = beta2 * V[i] + (1.0f - beta2) * g * g;
-    M[i] = on ? m : M[i];
-    V[i] = on ? v : V[i];
-    P[i] -= on ? rate * m / (sqrtf(v) + eps) : 0.0f;
+    M[i] = m;
+    V[i] = v;
+    P[i] -= rate * m / (sqrtf(v) + eps);
     G[i] = 0.0f;
+    if (rounded.shape[0]) ((wp::half*)rounded.data)[i] = wp::half(P[i]);
 }
 """
 
@@ -38,6 +59,7 @@ def _update(
     gradients: wp.array(dtype=float),
     means: wp.array(dtype=float),
     squares: wp.array(dtype=float),
+    rounded: wp.array(dtype=wp.float16),
     rate: float,
     beta1: float,
     beta2: float,
@@ -54,6 +76,7 @@ def _adam(
     gradients: wp.array(dtype=float),
     means: wp.array(dtype=float),
     squares: wp.array(dtype=float),
+    rounded: wp.array(dtype=wp.float16),
     rate: float,
     beta1: float,
     beta2: float,
@@ -61,14 +84,23 @@ def _adam(
 ):
     begin = (first + wp.tid()) * block
     end = wp.min(begin + block, parameters.shape[0])
-    _update(begin, end, parameters, gradients, means, squares, rate, beta1, beta2, eps)
+    _update(begin, end, parameters, gradients, means, squares, rounded, rate, beta1, beta2, eps)
 
 
 class SparseAdam:
-    """The optimiser of one table; ``means`` and ``squares`` are its state, saved with a checkpoint."""
+    """The optimiser of one table; ``means`` and ``squares`` are its state, saved with a checkpoint.
 
-    def __init__(self, table: Float[Tensor, "entries features"], betas: tuple[float, float] = (0.9, 0.99)):
+    ``rounded`` is a half-precision copy of the table that follows it.
+    """
+
+    def __init__(
+        self,
+        table: Float[Tensor, "entries features"],
+        betas: tuple[float, float] = (0.9, 0.99),
+        rounded: Float[Tensor, "entries features"] | None = None,
+    ):
         self.table = table
+        self.rounded = torch.empty(0, dtype=torch.float16, device=table.device) if rounded is None else rounded
         self.betas = betas
         self.eps = 1e-15
         self.means = torch.zeros_like(table, requires_grad=False)
@@ -80,6 +112,6 @@ class SparseAdam:
         correction = math.sqrt(1.0 - beta2**n_steps)
         table, grad = self.table.detach().view(-1), self.table.grad.view(-1)
         block = 4096 if table.device.type == "cpu" else 1
-        inputs = [block, table, grad, self.means.view(-1), self.squares.view(-1)]
+        inputs = [block, table, grad, self.means.view(-1), self.squares.view(-1), self.rounded.view(-1)]
         inputs += [lr * correction / (1.0 - beta1**n_steps), beta1, beta2, self.eps * correction]
         launch(_adam, -(-table.numel() // block), inputs, table.device)
