@@ -94,7 +94,7 @@ class TrainConfig:
     time_budget: float = 300.0
     """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
     samples_per_step: int = 32768
-    """Samples of one step; the number of rays adapts to fill it."""
+    """Samples that the rays of one step reach; the number of rays adapts to that."""
     table_lr: float = 2e-2
     network_lr: float = 1e-2
     final_lr: float = 0.03

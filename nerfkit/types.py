@@ -90,7 +90,7 @@ class Rendered:
     depth: Float[Tensor, "*rays"]
     """Expected z in the camera, scene units; 0 where opacity is 0."""
     n_samples: int = 0
-    """Samples at which the field was evaluated."""
+    """Samples that the rays reached: those of which the picture is made."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nerfkit.config import FieldConfig
 from nerfkit.fields.mlp import MLP, network_dtype
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
+from nerfkit.kernels.raycast import Networks, Target
 from nerfkit.kernels.shade import join_directions, spherical_harmonics
 
 _MAX_LOG_DENSITY = 15.0
@@ -57,6 +58,7 @@ class HashField(nn.Module):
         self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
         self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3, generator)
         self.to(device)
+        self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
 
     def density(self, positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
         """Densities per model unit, and the density network's outputs, which `color` takes."""
@@ -69,6 +71,24 @@ class HashField(nn.Module):
         """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
         harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
         return torch.sigmoid(self.color_network(join_directions(features, harmonics, ray_indices)).float())
+
+    @property
+    def rounded(self) -> Float[Tensor, "entries features"]:
+        """The table in half precision, which fits twice as much of it into a cache.
+
+        The optimiser writes both; where another hand changed the table, the copy is taken anew.
+        """
+        if self._rounded_from != self.table._version:
+            self._rounded.copy_(self.table.detach())
+            self._rounded_from = self.table._version
+        return self._rounded
+
+    def target(self) -> Target:
+        """All parts, for a kernel that holds whole rays."""
+        config = self.config
+        networks = Networks(config.n_levels, config.n_features, self.density_network.sizes, self.color_network.sizes)
+        weights = torch.cat([w.view(-1) for w in self.network_parameters()])
+        return Target(networks, self.grid, self.table, self.rounded, weights, str(self.dtype).removeprefix("torch."))
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The weights of both networks, in a fixed order."""

@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
     def __init__(self, n_in: int, width: int, n_hidden: int, n_out: int, generator: torch.Generator):
         super().__init__()
-        sizes = [n_in, *[width] * n_hidden, n_out]
+        self.sizes = sizes = (n_in, *[width] * n_hidden, n_out)
         self.weights = nn.ParameterList()
         for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
             bound = math.sqrt(6.0 / (fan_in + fan_out))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nerfkit.kernels import adam, composite, hashgrid, march, occupancy, reference, shade
+from nerfkit.kernels import adam, composite, hashgrid, march, occupancy, pixels, raycast, reference, shade
 from nerfkit.types import Rays, Samples
 
 _RESOLUTION = 32
@@ -88,6 +88,32 @@ def _samples(n_rays: int, generator: torch.Generator, device: torch.device) -> S
     lengths = 0.05 * torch.rand(n_rows, generator=generator)
     columns = (packed_info, indices, t_starts, t_starts + lengths)
     return Samples(*(column.to(device) for column in columns), n_owned)
+
+
+def _views(generator: torch.Generator, bent: bool, device: torch.device) -> pixels.Views:
+    """Five pictures of several sizes by cameras that look anywhere; bent lenses share one table of directions."""
+    widths, heights = torch.tensor([[30, 7, 1, 20, 30], [20, 9, 1, 30, 20]])
+    ends = (widths * heights).cumsum(0)
+    normalize = torch.nn.functional.normalize
+    directions = normalize(torch.randn(int(ends[-1]) + 10 if bent else 0, 3, generator=generator), dim=1)
+    bases = torch.cat([ends.new_zeros(1), ends[:-1]]) - (10 if bent else 0)
+    axes = torch.linalg.qr(torch.randn(5, 3, 3, generator=generator))[0]
+    c2w = torch.cat([axes, torch.rand(5, 3, 1, generator=generator)], 2)
+    intrinsics = torch.stack([widths + 3.0, widths + 2.0, 0.4 * widths, 0.6 * heights], 1)
+    columns = (torch.stack([ends, bases, widths], 1), c2w, intrinsics, directions)
+    return pixels.Views(*(column.to(device) for column in columns))
+
+
+def _check_pixels(device: torch.device) -> dict[str, float]:
+    generator, errors = _generator(), {}
+    for lens in ("pinhole", "bent"):
+        views = _views(generator, lens == "bent", device)
+        picked = torch.arange(int(views.places[-1, 0]), device=device)
+        actual, expected = (ops.pixel_rays(picked, views) for ops in (pixels, reference))
+        errors[f"pixel rays, {lens}, origins"] = relative_error(actual.rays_o, expected.rays_o)
+        errors[f"pixel rays, {lens}, directions"] = relative_error(actual.rays_d, expected.rays_d)
+        errors[f"pixel rays, {lens}, cosines"] = relative_error(actual.cos, expected.cos)
+    return errors
 
 
 def _check_grid(device: torch.device) -> dict[str, float]:
@@ -202,11 +228,38 @@ def _check_occupancy(device: torch.device) -> dict[str, float]:
     return {f"occupancy, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
 
 
+def _check_raycast(device: torch.device) -> dict[str, float]:
+    """Whole rays, which only a CPU takes in one kernel."""
+    if device.type != "cpu":
+        return {}
+    generator = _generator()
+    networks = raycast.Networks(4, 4, (16, 32, 16), (32, 32, 3))
+    layout = hashgrid.grid_layout(4, 4, 10, 4, 32)
+    table = torch.randn(layout.n_entries, 4, generator=generator).requires_grad_()
+    weights = (0.4 * torch.randn(networks.n_weights, generator=generator)).requires_grad_()
+    grid = hashgrid.HashGrid(layout, device)
+    target = raycast.Target(networks, grid, table, table.detach(), weights, "float32")
+    values = torch.ones(_LEVELS, _RESOLUTION**3)
+    stepping = march.Stepping(_LEVELS, _RESOLUTION, 1 / 64, 0.011, 0.04)
+    cells = raycast.Cells(*occupancy.pack_bits(values, 0.5, _RESOLUTION), stepping, torch.empty(0))
+    inputs = (_rays(16, generator, device), torch.rand(16, generator=generator), torch.rand(16, 3, generator=generator))
+    results = []
+    for op, room in ((raycast.cast, (5000,)), (reference.cast, ())):
+        table.grad = weights.grad = None
+        *pixels_of, packed_info = op(target, cells, *inputs, -1.0, 0.5, *room)
+        sum((x * x).sum() for x in pixels_of).backward()
+        results.append([*pixels_of, packed_info, weights.grad, table.grad])
+    names = ("rgb", "opacity", "distance", "samples", "gradient of weights", "of the table")
+    return {f"whole rays, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+
+
 CHECKS: tuple[Callable[[torch.device], dict[str, float]], ...] = (
+    _check_pixels,
     _check_grid,
     _check_march,
     _check_composite,
     _check_shade,
     _check_adam,
     _check_occupancy,
+    _check_raycast,
 )

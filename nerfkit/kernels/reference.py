@@ -16,11 +16,32 @@ from torch import Tensor
 
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.pixels import Views
+from nerfkit.kernels.raycast import Cells, Target
 from nerfkit.types import Rays, Samples
 
 _PRIMES = (1, 2654435761, 805459861)
 _BLOCK = 8
 _UNKNOWN = 1.0e9
+
+
+def pixel_rays(picked: Int[Tensor, " n"], views: Views) -> Rays:
+    """Origins c2w[:, 3], directions c2w[:, :3] d, and the z of d.
+
+    d is ``directions[pixel - base]`` where there are any; else that pixel of the view is (x, y), ``width`` to a row,
+    and d is ((x + 1/2 - cx) / fl_x, (y + 1/2 - cy) / fl_y, 1) made unit.
+    """
+    ends, bases, widths = views.places.unbind(1)
+    view = (picked[:, None] >= ends).sum(1)
+    at = picked - bases[view]
+    if len(views.directions):
+        d = views.directions[at]
+    else:
+        focal, centre = views.intrinsics[view].split(2, 1)
+        xy = torch.stack([at % widths[view], at // widths[view]], 1) + 0.5
+        d = torch.nn.functional.normalize(torch.cat([(xy - centre) / focal, torch.ones_like(focal[:, :1])], 1), dim=1)
+    c2w = views.c2w[view]
+    return Rays(c2w[:, :, 3], (c2w[:, :, :3] @ d[:, :, None])[:, :, 0], d[:, 2])
 
 
 def encode(
@@ -213,6 +234,37 @@ def composite(
     if not colors:
         return background, sigmas.new_zeros(0), sigmas.new_zeros(0), weights
     return torch.stack(colors), torch.stack(opacities), torch.stack(distances), weights
+
+
+def cast(
+    target: Target,
+    cells: Cells,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    early_stop: float,
+    reach: float = 0.0,
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+    """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
+    density, color = target.networks.density, target.networks.color
+    shapes = [*zip(density[1:], density, strict=False), *zip(color[1:], color, strict=False)]
+    flat = target.weights.split([n * m for n, m in shapes])
+    matrices = [w.view(shape) for w, shape in zip(flat, shapes, strict=True)]
+
+    def network(x: Tensor, weights: list[Tensor]) -> Tensor:
+        for w in weights[:-1]:
+            x = torch.relu(x @ w.T)
+        return x @ weights[-1].T
+
+    n = len(density) - 1
+    samples = march(rays, jitter, cells.bits, cells.blocks, cells.stepping)
+    g = network(encode(sample_positions(rays, samples), target.table, target.grid.layout), matrices[:n])
+    sigmas = torch.exp(g[:, 0].clamp(max=15.0))
+    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
+    harmonics = spherical_harmonics(rays.rays_d, math.isqrt(color[0] - density[-1]))
+    rgbs = torch.sigmoid(network(join_directions(g[rows.long()], harmonics, kept.ray_indices), matrices[n:]))
+    rgb, opacity, t_sum, _ = composite(sigmas[rows.long()], rgbs, kept, background, reach)
+    return rgb, opacity, t_sum, kept.packed_info
 
 
 def take_rows(values: Float[Tensor, "m c"], rows: Int[Tensor, " n"], n_owned: int) -> Float[Tensor, "n c"]:

@@ -16,6 +16,7 @@ from nerfkit.config import SamplerConfig
 from nerfkit.kernels.launch import current_task, parallel
 from nerfkit.kernels.march import Stepping, march
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe, pack_bits
+from nerfkit.kernels.raycast import Cells
 from nerfkit.types import Field, Rays, Samples
 
 _NEVER = -1.0
@@ -64,11 +65,20 @@ class OccupancyGrid:
 
         While a training warms up its steps are longer: a young field is fog, which more rays describe better.
         """
+        return march(rays, jitter, self.bits, self.blocks, self._stepping())
+
+    def cells(self) -> Cells:
+        """What `sample` and `observe` know, for a kernel that does both on its way."""
+        window = self._window.view(-1) if torch.is_grad_enabled() else self._window.view(-1)[:0]
+        return Cells(self.bits, self.blocks, self._stepping(), window)
+
+    def _stepping(self) -> Stepping:
+        """How rays step now."""
         stepping = self.stepping
         if torch.is_grad_enabled() and self._step < self.config.warmup_steps:
             longer = 4.0 if self._step < self.config.warmup_steps // 2 else 2.0
             stepping = replace(stepping, min_step=longer * stepping.min_step, max_step=longer * stepping.max_step)
-        return march(rays, jitter, self.bits, self.blocks, stepping)
+        return stepping
 
     def observe(
         self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
@@ -82,6 +92,7 @@ class OccupancyGrid:
     def forget(self) -> None:
         """Drop what was observed since the last `update`."""
         self._seen = {}
+        self._window.fill_(-1.0)
 
     def update(self, step: int, field: Field) -> None:
         """Take in what the last step saw; every ``update_every`` steps, probe, decay and refresh the bits."""

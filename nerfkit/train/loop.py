@@ -23,8 +23,10 @@ from nerfkit.train.optim import Optimizer, rate_at
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.progress import Report
 
-_TASK_SAMPLES = 16384
-"""Samples of one task: enough to hide the cost of starting operations, few enough to stay in a core's cache."""
+_TASK_SAMPLES = 8192
+"""Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
+_ROOM = 8
+"""Room that a task has for samples, in shares of what it should get: a young field is fog."""
 
 
 @dataclass
@@ -56,10 +58,11 @@ class Outcome:
 def _task(model: Model, pixels: Pixels, picked: Tensor, background: Tensor, jitter: Tensor, n_rays: int) -> Outcome:
     """Render some of a step's rays and differentiate their share of its loss."""
     config = model.config.train
-    rays = pixels.rays(picked, model.frame).to(model.device)
+    rays = pixels.rays(picked, model.frame)
     target = pixels.colors(picked, background)
+    room = math.ceil(_ROOM * config.samples_per_step * len(picked) / n_rays)
     reach = config.gradient_reach * model.frame.near_plane * model.frame.scale
-    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach)
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach, room)
     loss = LOSSES[config.loss](rendered.rgb, target) / (3 * n_rays)
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
     parameters = [*model.field.network_parameters(), model.field.table]

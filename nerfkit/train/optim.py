@@ -23,9 +23,14 @@ class Optimizer:
 
     def __init__(self, field: HashField, config: TrainConfig):
         self.config = config
-        self.table = SparseAdam(field.table, _BETAS)
+        self.table = SparseAdam(field.table, _BETAS, field.rounded)
         self.networks = torch.optim.Adam(
-            field.network_parameters(), lr=config.network_lr, betas=_BETAS, eps=1e-15, weight_decay=config.weight_decay
+            field.network_parameters(),
+            lr=config.network_lr,
+            betas=_BETAS,
+            eps=1e-15,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.n_steps = 0
 

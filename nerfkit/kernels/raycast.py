@@ -1,0 +1,234 @@
+"""Whole rays in one kernel, for a CPU core: march, encode, both networks and compositing, sixteen samples at a time.
+
+What `march`, `hashgrid`, `shade` and `composite` do with one launch each, over all samples, is done here for one ray
+after the other, with their numerics. A ray ends where it is opaque, so nothing behind is looked up; what a layer writes
+the next one reads from the cache; and the interpreter takes no part. The backward pass goes over the rays for the
+compositing, then over tiles of samples for the networks.
+
+Kept for the backward pass are, for each sample that a ray reached: a row of activations (`dense.Layer`), its position,
+and ``[t, dt, sigma, weight, r, g, b, 0]``.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nerfkit.kernels.dense import Layer, dense_text, padded
+from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
+from nerfkit.kernels.launch import Native
+from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.ray import BACKWARD, HARMONICS, MARCH, RAYS, STEP, VECTORS
+from nerfkit.types import Rays
+
+_N_VALUES = 8
+_MAX_LOG_DENSITY = 15.0
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Shapes of a hash field's parts, which a kernel is compiled for."""
+
+    n_levels: int
+    n_features: int
+    density: tuple[int, ...]
+    """Numbers of the density network's layers, from the encoding to the geometry features."""
+    color: tuple[int, ...]
+    """The same from geometry features and harmonics to the three colours."""
+
+    @cached_property
+    def n_weights(self) -> int:
+        """Numbers of all matrices."""
+        return sum(a * b for sizes in (self.density, self.color) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    @cached_property
+    def layers(self) -> tuple[list[Layer], int, int]:
+        """All layers, the density network's first; the numbers of a row; those of all padded matrices."""
+        layers: list[Layer] = []
+        column = weights = packed = 0
+        for sizes in (self.density, self.color):
+            for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+                target = column + padded(n_in)
+                last = i == len(sizes) - 2
+                n_differentiated = self.density[-1] if i == 0 and sizes is self.color else n_in
+                layer = Layer(n_in, n_out, column, target, weights, packed, not last, i > 0, n_differentiated)
+                layers.append(layer)
+                column, weights, packed = target, weights + n_in * n_out, packed + layer.n_packed
+        return layers, column + padded(3), packed
+
+
+def _text(networks: Networks, stored: str, word: str, body: str) -> str:
+    """One function's C++ text: the layers of these networks, then ``body`` with its constants."""
+    layers, stride, n_packed = networks.layers
+    n_density = len(networks.density) - 1
+
+    def forward(numbers: range, n: str) -> str:
+        last = numbers[-1]
+        return "".join(f"layer_{i}::forward(R, {n}, W, {'raw' if i == last else 'nullptr'});\n" for i in numbers)
+
+    backward, gradient, width = "", f"R + {layers[-1].target}", stride
+    for i in reversed(range(len(layers))):
+        to = "to" if i == 0 else f"g[{i % 2}]"
+        backward += f"layer_{i}::backward(R, n, {gradient}, {width}, W, sums, {to});\n"
+        gradient, width = to, padded(layers[i].n_differentiated)
+        if i == n_density:
+            add = f"{to}[q * {width}] = (word)((float){to}[q * {width}] + g_log_sigmas[at + q])"
+            backward += f"for (int q = 0; q < n; ++q) {add};\n"
+    constants = {
+        "HARMONICS\n": HARMONICS,
+        "MARCH\n": MARCH,
+        "STEP\n": STEP,
+        "DENSITY_LAYERS": forward(range(n_density), "n"),
+        "COLOR_LAYERS": forward(range(n_density, len(layers)), "reached"),
+        "BACKWARD_LAYERS": backward,
+        "N_HARMONICS": networks.color[0] - networks.density[-1],
+        "N_GEO": networks.density[-1],
+        "GEO_PADDED": padded(networks.density[-1]),
+        "COLOR_IN": layers[n_density].source,
+        "COLOR_PADDED": padded(networks.color[0]),
+        "OUTPUT": layers[-1].target,
+        "ENCODED": padded(networks.density[0]),
+        "LEVELS": networks.n_levels,
+        "FEATURES": networks.n_features,
+        "STORED": stored,
+        "N_PACKED": n_packed,
+        "WIDEST_OUT": max(padded(layer.n_out) for layer in layers if not layer.relu),
+        "WIDEST": max(padded(layer.n_in) for layer in layers),
+        "MAX_LOG": f"{_MAX_LOG_DENSITY}f",
+        "BLOCK_": BLOCK,
+        "VALUES_": _N_VALUES,
+    }
+    text = dense_text(layers, stride, word) + BLOCKS + VECTORS + body
+    before, each, after = text.partition("EACH_LAYER(")
+    if each:
+        call, _, after = after.partition(";)")
+        text = before + "".join(call.replace("INDEX", str(i)) + ";\n" for i in range(len(layers))) + after
+    for name, value in constants.items():
+        text = text.replace(name, str(value))
+    return text
+
+
+_STORED = {torch.float16: "_Float16", torch.float32: "float"}
+
+
+@lru_cache
+def _forward(networks: Networks, stored: torch.dtype, word: str) -> Native:
+    tensors = {"rays_o": "float", "rays_d": "float", "jitter": "float", "background": "float"}
+    tensors |= {"bits": "int", "blocks": "int", "scales": "float", "resolutions": "unsigned", "offsets": "int"}
+    tensors |= {"table": "stored", "weights": "float", "packed": "word", "rows": "word", "positions": "float"}
+    tensors |= {"values": "float", "window": "float", "packed_info": "int"}
+    tensors |= {"rgb": "float", "opacity": "float", "t_sum": "float"}
+    numbers = {"n_rays": "int", "capacity": "int", "keep": "bool", "noting": "bool", "early_stop": "float"}
+    numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
+    numbers |= {"near_plane": "float", "far_plane": "float", "max_samples": "int"}
+    head, _, body = _text(networks, _STORED[stored], word, "//BODY" + RAYS).partition("//BODY")
+    return Native(head, body, tensors, numbers)
+
+
+@lru_cache
+def _backward(networks: Networks, word: str) -> Native:
+    tensors = {"packed_info": "int", "background": "float", "opacity": "float", "g_rgb": "float"}
+    tensors |= {"g_opacity": "float", "g_t_sum": "float", "packed": "word", "rows": "word", "values": "float"}
+    tensors |= {"g_log_sigmas": "float", "sums": "float", "g_encoded": "word", "g_weights": "float"}
+    numbers = {"n_rays": "int", "n_samples": "int", "reach": "float"}
+    head, _, body = _text(networks, "float", word, "//BODY" + BACKWARD).partition("//BODY")
+    return Native(head, body, tensors, numbers)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where rays step, as `march` has it, and the densities that they met in each cell (none: do not note them)."""
+
+    bits: Int[Tensor, " words"]
+    blocks: Int[Tensor, " block_words"]
+    stepping: Stepping
+    window: Float[Tensor, " cells"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What rays are cast into: a hash field's parts."""
+
+    networks: Networks
+    grid: HashGrid
+    table: Float[Tensor, "entries features"]
+    rounded: Float[Tensor, "entries features"]
+    """The table as it is looked up: itself, or a copy in half precision."""
+    weights: Float[Tensor, " n_weights"]
+    word: str
+    """Format of the networks' numbers."""
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, table: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        target, cells, rays, jitter, background, early_stop, reach, capacity = call
+        _, stride, n_packed = target.networks.layers
+        n, keep = len(rays), capacity > 0
+        room = (capacity if keep else 0) + BLOCK
+        dtype = getattr(torch, target.word)
+        packed = torch.empty(2 * n_packed, dtype=dtype)
+        rows = torch.empty(room, stride, dtype=dtype)
+        positions, values = torch.empty(room, 3), torch.empty(room, _N_VALUES)
+        packed_info = torch.empty(n, 2, dtype=torch.int32)
+        rgb, opacity, t_sum = torch.empty(n, 3), torch.empty(n), torch.empty(n)
+        tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.blocks, *target.grid.levels]
+        tensors += [
+            target.rounded,
+            weights,
+            packed,
+            rows,
+            positions,
+            values,
+            cells.window,
+            packed_info,
+            rgb,
+            opacity,
+            t_sum,
+        ]
+        s = cells.stepping
+        numbers = [n, capacity if keep else BLOCK, keep, len(cells.window), early_stop, s.n_levels, s.resolution]
+        numbers += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
+        _forward(target.networks, target.rounded.dtype, target.word)(tensors, numbers)
+        ctx.call = target, background, reach
+        ctx.kept = packed_info, packed, rows, positions, values, opacity
+        ctx.mark_non_differentiable(packed_info)
+        ctx.set_materialize_grads(True)
+        return rgb, opacity, t_sum, packed_info
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        target, background, reach = ctx.call
+        packed_info, packed, rows, positions, values, opacity = ctx.kept
+        networks = target.networks
+        n = int(packed_info[-1].sum()) if len(packed_info) else 0
+        g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
+        g_encoded = torch.empty(n, padded(networks.density[0]), dtype=rows.dtype)
+        g_rgb, g_opacity, g_t_sum, _ = (g.contiguous() for g in gradients)
+        tensors = [packed_info, background, opacity, g_rgb, g_opacity, g_t_sum, packed, rows, values, g_log_sigmas]
+        tensors += [torch.zeros(networks.layers[2]), g_encoded, g_weights]
+        _backward(networks, target.word)(tensors, [len(packed_info), n, max(reach, 1e-9)])
+        target.grid.backward(positions[:n], g_encoded[:, : networks.density[0]], target.table)
+        return g_weights, None, None
+
+
+def cast(
+    target: Target,
+    cells: Cells,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    early_stop: float,
+    reach: float = 0.0,
+    capacity: int = 0,
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+    """Colour, opacity and sum of weights * t of rays (model coordinates); (start, count) of the samples each reached.
+
+    Differentiable in the weights and the table of ``target`` where ``capacity`` is positive: room for that many samples
+    is kept, and rays end where it is used up. ``jitter`` is `march`'s, ``reach`` is `composite`'s.
+    """
+    call = (target, cells, rays, jitter, background.contiguous(), early_stop, reach, capacity)
+    return _Cast.apply(target.weights, target.table, call)

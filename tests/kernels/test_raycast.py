@@ -1,0 +1,192 @@
+"""Whole rays at once: values and gradients of the plain twins in a row, whatever the networks' shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from compare import assert_close
+from torch import Tensor
+from torch.nn import functional as F
+
+from nerfkit.fields.mlp import network_dtype
+from nerfkit.kernels import reference
+from nerfkit.kernels.check import relative_error
+from nerfkit.kernels.hashgrid import HashGrid, grid_layout
+from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.occupancy import pack_bits
+from nerfkit.kernels.raycast import Cells, Networks, Target, cast
+from nerfkit.types import Rays
+
+CPU = torch.device("cpu")
+N_RAYS, RESOLUTION = 40, 32
+NETWORKS = {
+    "default": Networks(8, 4, (32, 64, 16), (32, 64, 3)),
+    "deep": Networks(4, 8, (32, 32, 32, 16), (32, 64, 48, 3)),
+    "narrow": Networks(4, 2, (8, 16, 8), (12, 16, 3)),
+    "odd": Networks(5, 4, (20, 24, 15), (24, 40, 3)),
+    "wide": Networks(8, 4, (32, 128, 16), (32, 128, 3)),
+}
+STEPPINGS = {
+    "even": Stepping(1, RESOLUTION, 0.0, 0.02, 0.02, max_samples=200),
+    "growing": Stepping(3, RESOLUTION, 1 / 64, 0.004, 0.05, 0.05, 2.0),
+}
+NEVER = -1.0
+"""Early stop that never comes."""
+
+
+def rays() -> Rays:
+    generator = torch.Generator().manual_seed(0)
+    origins = 0.5 + 1.2 * F.normalize(torch.randn(N_RAYS, 3, generator=generator), dim=1)
+    origins[::4] = 0.5 + 0.1 * origins[::4]
+    directions = F.normalize(torch.rand(N_RAYS, 3, generator=generator) - origins, dim=1)
+    directions[1] = torch.tensor([0.0, 0.0, 1.0])
+    directions[2] = -directions[2]
+    return Rays(origins, directions, torch.ones(N_RAYS))
+
+
+def columns() -> tuple[Tensor, Tensor]:
+    """Jitter and backgrounds."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(N_RAYS, generator=generator), torch.rand(N_RAYS, 3, generator=generator)
+
+
+def target_of(networks: Networks, word: str = "float32", thickness: float = 1.0) -> Target:
+    generator = torch.Generator().manual_seed(2)
+    layout = grid_layout(networks.n_levels, networks.n_features, 10, 4, 64)
+    table = torch.randn(layout.n_entries, layout.n_features, generator=generator)
+    weights = 0.6 * torch.randn(networks.n_weights, generator=generator) / math.sqrt(networks.density[1] / 16)
+    table, weights = (thickness * table).requires_grad_(), weights.requires_grad_()
+    return Target(networks, HashGrid(layout, CPU), table, table.detach(), weights, word)
+
+
+def cells_of(stepping: Stepping, share: float = 1.0, noting: bool = False) -> Cells:
+    """Whole blocks are occupied or empty: a step beside a cell's face may round into either cell."""
+    generator = torch.Generator().manual_seed(3)
+    n = RESOLUTION // 8
+    blocks = torch.rand(stepping.n_levels, n, 1, n, 1, n, 1, generator=generator) < share
+    values = blocks.expand(-1, n, 8, n, 8, n, 8).reshape(stepping.n_levels, -1).float().contiguous()
+    window = torch.full((values.numel() if noting else 0,), -1.0)
+    return Cells(*pack_bits(values, 0.5, RESOLUTION), stepping, window)
+
+
+def gradients(target: Target, outputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Of a random function of colour, opacity and sum of weights * t: by weights and by table."""
+    generator = torch.Generator().manual_seed(4)
+    loss = sum((output * torch.randn(output.shape, generator=generator)).sum() for output in outputs)
+    target.table.grad = None
+    target.weights.grad = None
+    loss.backward()
+    return [target.weights.grad, target.table.grad]
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.8])
+@pytest.mark.parametrize("steps", STEPPINGS)
+@pytest.mark.parametrize("shape", NETWORKS)
+def test_values_and_gradients_are_those_of_the_twins_in_a_row(shape: str, steps: str, reach: float) -> None:
+    target, cells = target_of(NETWORKS[shape]), cells_of(STEPPINGS[steps])
+    *expected, wanted_info = reference.cast(target, cells, rays(), *columns(), NEVER, reach)
+    *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER, reach, 20000)
+    assert torch.equal(packed_info, wanted_info)
+    for actual, wanted in zip(pixels, expected, strict=True):
+        assert relative_error(actual, wanted) < 3e-5
+    for actual, wanted in zip(gradients(target, tuple(pixels)), gradients(target, tuple(expected)), strict=True):
+        assert relative_error(actual, wanted) < 1e-3
+
+
+@pytest.mark.parametrize("steps", STEPPINGS)
+def test_empty_blocks_are_left_out(steps: str) -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS[steps], 0.4)
+    *expected, wanted_info = reference.cast(target, cells, rays(), *columns(), NEVER)
+    *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER)
+    n_samples = int(wanted_info[:, 1].sum())
+    *_, everywhere = cast(target, cells_of(STEPPINGS[steps]), rays(), *columns(), NEVER)
+    assert 0 < n_samples < 0.7 * int(everywhere[:, 1].sum())
+    # One step in some hundreds may lie on the two sides of a block's face, by rounding.
+    assert int((packed_info[:, 1] - wanted_info[:, 1]).abs().sum()) <= n_samples // 300
+    assert float((pixels[0] - expected[0]).detach().abs().mean()) < 1e-3
+
+
+@pytest.mark.skipif(network_dtype("cpu") != torch.bfloat16, reason="this processor multiplies no bfloat16")
+@pytest.mark.parametrize("shape", NETWORKS)
+def test_half_precision_differs_by_its_rounding(shape: str) -> None:
+    cells = cells_of(STEPPINGS["even"])
+    found = []
+    for word in ("float32", "bfloat16"):
+        target = target_of(NETWORKS[shape], word, 0.3)
+        *pixels, _ = cast(target, cells, rays(), *columns(), NEVER, 0.0, 20000)
+        found.append([pixels[0].detach().clone(), *gradients(target, tuple(pixels))])
+    assert 0.0 < relative_error(found[1][0], found[0][0]) < 0.02
+    for actual, wanted in zip(found[1][1:], found[0][1:], strict=True):
+        assert float((actual - wanted).norm() / wanted.norm()) < 0.1
+
+
+def test_a_rounded_table_is_looked_up_and_the_table_learns() -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS["even"])
+    halves = dataclasses.replace(target, rounded=target.table.detach().half())
+    same = dataclasses.replace(target, rounded=halves.rounded.float())
+    results = []
+    for one in (halves, same):
+        *pixels, _ = cast(one, cells, rays(), *columns(), NEVER, 0.0, 20000)
+        results.append([*pixels, *gradients(target, tuple(pixels))])
+    for actual, wanted in zip(*results, strict=True):
+        assert_close(actual, wanted)
+    assert float(results[0][-1].abs().max()) > 0.0
+
+
+@pytest.mark.parametrize("stop", [0.5, 1e-3])
+def test_a_ray_ends_where_it_is_opaque(stop: float) -> None:
+    target, cells = target_of(NETWORKS["default"], thickness=3.0), cells_of(STEPPINGS["even"])
+    *_, wanted_info = reference.cast(target, cells, rays(), *columns(), stop)
+    *_, everything = reference.cast(target, cells, rays(), *columns(), NEVER)
+    *pixels, packed_info = cast(target, cells, rays(), *columns(), stop, 0.0, 20000)
+    assert torch.equal(packed_info, wanted_info) and wanted_info[:, 1].sum() < 0.7 * everything[:, 1].sum()
+    *without, _ = cast(dataclasses.replace(target, weights=target.weights.detach()), cells, rays(), *columns(), stop)
+    for actual, wanted in zip(without, pixels, strict=True):
+        assert torch.equal(actual, wanted)
+
+
+def test_the_densities_that_rays_met_are_noted() -> None:
+    target, cells = target_of(NETWORKS["default"], thickness=3.0), cells_of(STEPPINGS["even"], noting=True)
+    *_, packed_info = cast(target, cells, rays(), *columns(), 0.1, 0.0, 20000)
+    samples = reference.march(rays(), columns()[0], cells.bits, cells.blocks, cells.stepping)
+    positions = reference.sample_positions(rays(), samples)
+    shapes = zip(target.networks.density[1:], target.networks.density, strict=False)
+    first, second = (
+        w.view(n, m) for (n, m), w in zip(shapes, target.weights.split([2048, 1024, 2048, 192]), strict=False)
+    )
+    encoded = reference.encode(positions, target.table, target.grid.layout)
+    sigmas = torch.exp((torch.relu(encoded @ first.T) @ second.T)[:, 0]).detach()
+    rank = torch.arange(samples.n_owned) - samples.packed_info[samples.ray_indices.long(), 0]
+    reached = torch.where(rank < packed_info[samples.ray_indices.long(), 1], sigmas, 0.0)
+    expected = torch.full((1, len(cells.window)), -1.0)
+    reference.observe(positions, samples, reached, RESOLUTION, expected)
+    dense = expected[0] > 0.0
+    assert relative_error(cells.window[dense], expected[0][dense]) < 1e-4
+    # What no ray reached counts as empty, but for what lies more than a block of samples behind: it was not looked at.
+    assert dense.sum() > 100 and (cells.window[~dense] <= 0.0).all()
+    assert ((cells.window == 0.0) & (expected[0] == 0.0)).any() and (cells.window[expected[0] < 0.0] == -1.0).all()
+
+
+def test_rays_end_where_the_room_is_used_up() -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS["even"])
+    *_, whole = cast(target, cells, rays(), *columns(), NEVER, 0.0, 20000)
+    room = int(whole[:, 1].sum()) // 2
+    *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER, 0.0, room)
+    assert 0.8 * room < int(packed_info[:, 1].sum()) <= room
+    assert torch.equal(packed_info[:10], whole[:10]) and not packed_info[-1, 1]
+    assert torch.equal(pixels[0][-1], columns()[1][-1])
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(target, tuple(pixels)))
+
+
+def test_no_rays_and_rays_that_miss() -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS["even"])
+    away = Rays(rays().rays_o[4:7] + 3.0, F.normalize(torch.ones(3, 3), dim=1), torch.ones(3))
+    rgb, opacity, t_sum, packed_info = cast(target, cells, away, torch.rand(3), columns()[1][:3], 1e-3, 0.0, 100)
+    assert torch.equal(rgb, columns()[1][:3]) and not opacity.any() and not t_sum.any() and not packed_info.any()
+    assert not any(gradient.any() for gradient in gradients(target, (rgb, opacity, t_sum)) if gradient is not None)
+    rgb, *_ = cast(target, cells, away[:0], torch.rand(0), torch.rand(0, 3), 1e-3, 0.0, 100)
+    assert rgb.shape == (0, 3)
+    rgb.sum().backward()
