@@ -104,8 +104,9 @@ def fit(scene: Scene, config: Config, run: Run | None = None, resume: bool = Fal
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
     compiled and a first step is tried before the clock starts.
     """
+    allowed = None if resume else seen_cells(scene, config.sampler.resolution)
     prepare_cpu()
-    model = new_model(config, scene.frame, None if resume else seen_cells(scene, config.sampler.resolution))
+    model = new_model(config, scene.frame, allowed)
     pixels = Pixels(scene, model.device)
     optimizer = Optimizer(model.field, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)

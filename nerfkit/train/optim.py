@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from nerfkit.config import TrainConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels.adam import SparseAdam
 
 _BETAS = (0.9, 0.99)
+_EPS = 1e-15
 
 
 def rate_at(step: int, progress: float, config: TrainConfig) -> float:
@@ -18,46 +22,57 @@ def rate_at(step: int, progress: float, config: TrainConfig) -> float:
     return warmup * config.final_lr ** min(progress, 1.0)
 
 
+class _Adam:
+    """Adam with decayed weights (Kingma and Ba 2015, algorithm 1, with L2), for a few small matrices.
+
+    torch's own would import its compiler, which takes longer than all else at the start.
+    """
+
+    def __init__(self, parameters: list[Parameter], weight_decay: float):
+        self.parameters, self.weight_decay = parameters, weight_decay
+        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, n_steps: int, lr: float) -> None:
+        """Move the parameters along their ``.grad``; ``n_steps`` counts from 1."""
+        beta1, beta2 = _BETAS
+        correction = math.sqrt(1.0 - beta2**n_steps)
+        for p, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            gradient = p.grad + self.weight_decay * p
+            mean.lerp_(gradient, 1.0 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+            divisor = square.sqrt().add_(_EPS * correction)
+            p.addcdiv_(mean, divisor, value=-lr * correction / (1.0 - beta1**n_steps))
+
+
 class Optimizer:
     """Sparse Adam for the table, Adam for the networks, whose weights alone decay."""
 
     def __init__(self, field: HashField, config: TrainConfig):
         self.config = config
         self.table = SparseAdam(field.table, _BETAS, field.rounded)
-        self.networks = torch.optim.Adam(
-            field.network_parameters(),
-            lr=config.network_lr,
-            betas=_BETAS,
-            eps=1e-15,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.networks = _Adam(field.network_parameters(), config.weight_decay)
         self.n_steps = 0
 
     def step(self, rate: float) -> None:
         """Move all parameters along their ``.grad``, at ``rate`` times the configured learning rates."""
         self.n_steps += 1
-        for group in self.networks.param_groups:
-            group["lr"] = self.config.network_lr * rate
-        self.networks.step()
+        self.networks.step(self.n_steps, self.config.network_lr * rate)
         self.table.step(self.n_steps, self.config.table_lr * rate)
+
+    def _moments(self) -> dict[str, Tensor]:
+        moments = {"table.means": self.table.means, "table.squares": self.table.squares}
+        for name, tensors in (("means", self.networks.means), ("squares", self.networks.squares)):
+            moments |= {f"networks.{i}.{name}": tensor for i, tensor in enumerate(tensors)}
+        return moments
 
     def state_dict(self) -> dict[str, Tensor]:
         """Plain named tensors, for a checkpoint."""
-        state = {"table.means": self.table.means, "table.squares": self.table.squares}
-        state["n_steps"] = torch.tensor(self.n_steps)
-        for i, entry in self.networks.state_dict()["state"].items():
-            state |= {f"networks.{i}.{name}": torch.as_tensor(value) for name, value in entry.items()}
-        return state
+        return {**self._moments(), "n_steps": torch.tensor(self.n_steps)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
-        self.table.means.copy_(state["table.means"])
-        self.table.squares.copy_(state["table.squares"])
+        for name, tensor in self._moments().items():
+            tensor.copy_(state[name])
         self.n_steps = int(state["n_steps"])
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            if name.startswith("networks."):
-                _, i, key = name.split(".")
-                entries.setdefault(int(i), {})[key] = value
-        self.networks.load_state_dict({**self.networks.state_dict(), "state": entries})
