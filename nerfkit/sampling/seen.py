@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from nerfkit.poses import SceneError
 from nerfkit.scene.carve import visual_hull
 from nerfkit.scene.scene import Scene
 
@@ -14,10 +15,14 @@ def seen_cells(scene: Scene, resolution: int) -> Bool[Tensor, "levels r r r"] | 
     """Cells inside the silhouettes of a scene with alpha; for an opaque one, cells that two training cameras see.
 
     Without this, a field hides colour where nobody looks, and it floats in front of later cameras. What a camera has
-    right before it (`_NEAR` near planes) does not count as seen: from there on other views must agree.
+    right before it (`_NEAR` near planes) does not count as seen: from there on other views must agree. Raises
+    SceneError where nothing is left.
     """
     if scene.has_alpha and scene.frame.n_levels == 1:
-        return visual_hull(scene, resolution)[None]
+        hull = visual_hull(scene, resolution)[None]
+        if not hull.any():
+            raise SceneError(f"{scene.root}: the pictures' silhouettes share no point of space; are the poses theirs?")
+        return hull
     cameras, views = scene.cameras, scene.splits["train"]
     centers = (torch.arange(resolution) + 0.5) / resolution
     cube = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij"), -1).reshape(-1, 3)
@@ -36,4 +41,7 @@ def seen_cells(scene: Scene, resolution: int) -> Bool[Tensor, "levels r r r"] | 
             inside &= (pixels[:, 0] < cameras.width[view] + margin) & (pixels[:, 1] < cameras.height[view] + margin)
             n_views[todo[inside]] += 1
         levels.append((n_views >= wanted).view(resolution, resolution, resolution))
-    return torch.stack(levels)
+    seen = torch.stack(levels)
+    if not seen.any():
+        raise SceneError(f"{scene.root}: no part of the scene is seen by {wanted} of its training cameras")
+    return seen

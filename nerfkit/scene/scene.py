@@ -79,9 +79,9 @@ class Scene:
     """As many as images and for their (reduced) size, in scene coordinates: those of the files."""
     image_names: list[str]
     """File names relative to ``root``, in natural order."""
-    images: list[UInt8[np.ndarray, "h w c"]]
+    images: list[UInt8[np.ndarray, "_ _ _"]]
     """RGB, or RGB and straight alpha where the file is not opaque."""
-    masks: list[Bool[np.ndarray, "h w"]] | None
+    masks: list[Bool[np.ndarray, "_ _"]] | None
     """True = use the pixel; None if no image has a mask."""
     splits: dict[str, list[int]]
     """Indices of train (never empty), val and test."""

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerfkit.kernels.pixels import Views, pixel_rays
+from nerfkit.poses import SceneError
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.types import Rays
 
@@ -26,6 +27,8 @@ class Pixels:
         if scene.masks is not None:
             masks = np.concatenate([scene.masks[i].reshape(-1) for i in views])
             self._usable = torch.from_numpy(np.flatnonzero(masks).astype(np.int32))
+            if not len(self._usable):
+                raise SceneError(f"{scene.root}: the masks leave no pixel of any training picture")
         self._prepared: dict[Frame, Views | None] = {}
         self.scene = scene
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from nerfkit.config import DataConfig
+from nerfkit.poses import SceneError
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -59,3 +61,14 @@ def test_views_held_out_do_not_count(toy_capture: Path) -> None:
     few, all_views = seen_cells(two, RES), seen_cells(scene, RES)
     assert not (few & ~all_views).any()
     assert int(few.sum()) < int(all_views.sum())
+
+
+def test_where_nothing_is_left_it_is_said(toy_scene: Path, toy_capture: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    blank = replace(scene, images=[image * 0 for image in scene.images])
+    with pytest.raises(SceneError, match="silhouettes share no point"):
+        seen_cells(blank, RES)
+    capture = load_scene(toy_capture, DataConfig())
+    away = replace(capture, frame=replace(capture.frame, near_plane=1e6))
+    with pytest.raises(SceneError, match="no part of the scene is seen by 2"):
+        seen_cells(away, RES)

@@ -13,6 +13,7 @@ from compare import assert_close
 from nerfkit import cameras
 from nerfkit.config import DataConfig
 from nerfkit.kernels.launch import parallel
+from nerfkit.poses import SceneError
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train import pixels as training_pixels
@@ -226,3 +227,10 @@ def test_the_seed_decides(scene: Scene) -> None:
     pixels = Pixels(scene, CPU)
     assert torch.equal(draw(pixels), draw(pixels))
     assert not torch.equal(draw(pixels), pixels.draw(20000, torch.Generator().manual_seed(1)))
+
+
+def test_masks_that_leave_no_pixel_are_refused(toy_capture: Path) -> None:
+    scene = load_scene(toy_capture, DataConfig())
+    nothing = [np.zeros(image.shape[:2], bool) for image in scene.images]
+    with pytest.raises(SceneError, match="the masks leave no pixel"):
+        Pixels(replace(scene, masks=nothing), torch.device("cpu"))
