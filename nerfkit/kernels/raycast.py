@@ -162,39 +162,54 @@ class Target:
     """Format of the networks' numbers."""
 
 
+@dataclass(frozen=True)
+class _Room:
+    """Where the samples of one call are kept until its backward pass. Rooms are used again: a training asks for one
+    some hundred times a second, and memory that is handed back so often goes to pieces."""
+
+    rows: Tensor
+    positions: Float[Tensor, "room 3"]
+    values: Float[Tensor, "room n_values"]
+
+
+_free_rooms: dict[tuple[int, int, torch.dtype], list[_Room]] = {}
+
+
+def _take_room(n: int, stride: int, dtype: torch.dtype) -> _Room:
+    free = _free_rooms.setdefault((n, stride, dtype), [])
+    try:
+        return free.pop()
+    except IndexError:
+        return _Room(torch.empty(n, stride, dtype=dtype), torch.empty(n, 3), torch.empty(n, _N_VALUES))
+
+
+def _give_back(room: _Room) -> None:
+    _free_rooms[len(room.rows), room.rows.shape[1], room.rows.dtype].append(room)
+
+
 class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, table: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, ...]:
         target, cells, rays, jitter, background, early_stop, reach, capacity = call
         _, stride, n_packed = target.networks.layers
         n, keep = len(rays), capacity > 0
-        room = (capacity if keep else 0) + BLOCK
         dtype = getattr(torch, target.word)
         packed = torch.empty(2 * n_packed, dtype=dtype)
-        rows = torch.empty(room, stride, dtype=dtype)
-        positions, values = torch.empty(room, 3), torch.empty(room, _N_VALUES)
+        room = _take_room((capacity if keep else 0) + BLOCK, stride, dtype)
         packed_info = torch.empty(n, 2, dtype=torch.int32)
         rgb, opacity, t_sum = torch.empty(n, 3), torch.empty(n), torch.empty(n)
         tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.blocks, *target.grid.levels]
-        tensors += [
-            target.rounded,
-            weights,
-            packed,
-            rows,
-            positions,
-            values,
-            cells.window,
-            packed_info,
-            rgb,
-            opacity,
-            t_sum,
-        ]
+        tensors += [target.rounded, weights, packed, room.rows, room.positions, room.values, cells.window]
+        tensors += [packed_info, rgb, opacity, t_sum]
         s = cells.stepping
         numbers = [n, capacity if keep else BLOCK, keep, len(cells.window), early_stop, s.n_levels, s.resolution]
         numbers += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
         _forward(target.networks, target.rounded.dtype, target.word)(tensors, numbers)
-        ctx.call = target, background, reach
-        ctx.kept = packed_info, packed, rows, positions, values, opacity
+        if keep:
+            ctx.call = target, background, reach
+            ctx.kept = packed_info, packed, room, opacity
+        else:
+            _give_back(room)
         ctx.mark_non_differentiable(packed_info)
         ctx.set_materialize_grads(True)
         return rgb, opacity, t_sum, packed_info
@@ -202,16 +217,19 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         target, background, reach = ctx.call
-        packed_info, packed, rows, positions, values, opacity = ctx.kept
+        packed_info, packed, room, opacity = ctx.kept
         networks = target.networks
         n = int(packed_info[-1].sum()) if len(packed_info) else 0
         g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
-        g_encoded = torch.empty(n, padded(networks.density[0]), dtype=rows.dtype)
+        g_encoded = torch.empty(n, padded(networks.density[0]), dtype=room.rows.dtype)
         g_rgb, g_opacity, g_t_sum, _ = (g.contiguous() for g in gradients)
-        tensors = [packed_info, background, opacity, g_rgb, g_opacity, g_t_sum, packed, rows, values, g_log_sigmas]
-        tensors += [torch.zeros(networks.layers[2]), g_encoded, g_weights]
+        tensors = [packed_info, background, opacity, g_rgb, g_opacity, g_t_sum, packed, room.rows, room.values]
+        tensors += [g_log_sigmas, torch.zeros(networks.layers[2]), g_encoded, g_weights]
         _backward(networks, target.word)(tensors, [len(packed_info), n, max(reach, 1e-9)])
-        target.grid.backward(positions[:n], g_encoded[:, : networks.density[0]], target.table)
+        positions = room.positions[:n].clone()
+        del ctx.kept  # a second backward pass has nothing left to go through
+        _give_back(room)
+        target.grid.backward(positions, g_encoded[:, : networks.density[0]], target.table)
         return g_weights, None, None
 
 

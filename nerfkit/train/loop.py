@@ -60,9 +60,8 @@ def _task(model: Model, pixels: Pixels, picked: Tensor, background: Tensor, jitt
     config = model.config.train
     rays = pixels.rays(picked, model.frame)
     target = pixels.colors(picked, background)
-    room = math.ceil(_ROOM * config.samples_per_step * len(picked) / n_rays)
     reach = config.gradient_reach * model.frame.near_plane * model.frame.scale
-    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach, room)
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach, _ROOM * _TASK_SAMPLES)
     loss = LOSSES[config.loss](rendered.rgb, target) / (3 * n_rays)
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
     parameters = [*model.field.network_parameters(), model.field.table]
@@ -97,16 +96,24 @@ def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator)
     return loss, error, sum(o.n_samples for o in outcomes)
 
 
-def fit(scene: Scene, config: Config, run: Run | None = None, resume: bool = False) -> Iterator[Report]:
+def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
+    """An untrained model of a scene. With ``resume`` a checkpoint will tell which cells may be occupied."""
+    allowed = None if resume else seen_cells(scene, config.sampler.resolution)
+    prepare_cpu()
+    return new_model(config, scene.frame, allowed)
+
+
+def fit(
+    scene: Scene, config: Config, run: Run | None = None, resume: bool = False, model: Model | None = None
+) -> Iterator[Report]:
     """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
 
     With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``; an exception
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
-    compiled and a first step is tried before the clock starts.
+    compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
+    can look at it in between; else one of `model_of`.
     """
-    allowed = None if resume else seen_cells(scene, config.sampler.resolution)
-    prepare_cpu()
-    model = new_model(config, scene.frame, allowed)
+    model = model or model_of(scene, config, resume)
     pixels = Pixels(scene, model.device)
     optimizer = Optimizer(model.field, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)

@@ -20,7 +20,7 @@ from nerfkit.scene import load_scene
 from nerfkit.train.loop import fit
 
 PEER = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 import torch
 
@@ -58,7 +58,8 @@ while time.perf_counter() - start < seconds:
     trainer.train_iteration(steps)
 elapsed = time.perf_counter() - start
 rays = steps * trainer.pipeline.datamanager.get_train_rays_per_batch()
-print(json.dumps({"steps": steps, "seconds": elapsed, "rays_per_second": rays / elapsed}))
+print(json.dumps({"steps": steps, "seconds": elapsed, "rays_per_second": rays / elapsed}), flush=True)
+os._exit(0)  # its own clean-up stumbles over loaders that were never started
 """
 
 
