@@ -99,15 +99,25 @@ def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig
         _section("Settings that differ from the defaults", _settings(run.config)),
         _section("Provenance", _provenance(run, metrics)),
     ]
-    title = escape(_name(run))
-    page = (
+    return run.write_text("report.html", _page(_name(run), sections))
+
+
+def write_cameras(rig: Rig, title: str, path: Path) -> None:
+    """Write a page with the cameras of a scene and the box of its model, from above and from the side.
+
+    Raises OSError where the file cannot be written.
+    """
+    path.write_text(_page(title, [f"<header>\n<h1>{escape(title)}</h1>\n</header>", _cameras(rig)]), encoding="utf-8")
+
+
+def _page(title: str, sections: list[str]) -> str:
+    return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(filter(None, sections))
         + "\n</main>\n</body>\n</html>\n"
     )
-    return run.write_text("report.html", page)
 
 
 def pick_views(per_image: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

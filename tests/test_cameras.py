@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nerfkit.cameras import DISTORTION, Cameras, Intrinsics, intrinsics_from_json, intrinsics_to_json
+from nerfkit.cameras import DISTORTION, LENSES, Cameras, Intrinsics, intrinsics_from_json, intrinsics_to_json
 from nerfkit.poses import SceneError, look_at
 
 BENDS = {
@@ -17,6 +17,9 @@ BENDS = {
     "opencv_fisheye": [0.05, -0.01, 0.0, 0.0, 0.003, -0.0005, 0.0, 0.0],
 }
 PHONE = [0.0578421, -0.0805099, -0.000980296, 0.00015575, 0.0, 0.0, 0.0, 0.0]
+ALL_EIGHT = [-0.1, 0.03, 0.004, -0.003, 0.01, 0.02, -0.01, 0.005]
+WIDE = [-0.02, 0.006, 0.0, 0.0, -0.001, 0.0001, 0.0, 0.0]
+KINDS = [*BENDS.items(), ("opencv", PHONE), ("opencv", ALL_EIGHT), ("opencv_fisheye", WIDE)]
 
 
 def cameras(lens: str, bend: list[float] | None = None, n: int = 5) -> Cameras:
@@ -33,7 +36,11 @@ def some(made: Cameras, n: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
     return which, torch.rand(n, 2, generator=torch.manual_seed(3)) * size[which]
 
 
-@pytest.mark.parametrize(("lens", "bend"), [*BENDS.items(), ("opencv", PHONE)])
+def test_every_lens_is_tested():
+    assert set(BENDS) == set(LENSES)
+
+
+@pytest.mark.parametrize(("lens", "bend"), KINDS)
 @pytest.mark.parametrize("centres", [False, True])
 def test_a_pixels_ray_projects_to_the_pixel(lens, bend, centres):
     made = cameras(lens, bend)
@@ -58,7 +65,7 @@ def test_centres_are_looked_up_as_they_are_solved(lens):
     assert made.rays(torch.zeros(2, dtype=torch.long), outside).rays_d.isfinite().all()
 
 
-@pytest.mark.parametrize(("lens", "bend"), [*BENDS.items(), ("opencv", PHONE)])
+@pytest.mark.parametrize(("lens", "bend"), KINDS)
 def test_projection_is_opencvs(lens, bend):
     made = cameras(lens, bend)
     points = torch.randn(200, 3, generator=torch.manual_seed(4)) * 0.4
@@ -76,6 +83,32 @@ def test_projection_is_opencvs(lens, bend):
         ours, _ = made.project(camera, points)
         assert np.abs(ours.numpy() - theirs[:, 0]).max() < 1e-3
         assert torch.allclose(ours, made.project(torch.full((200,), camera), points)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("lens", "bend"), KINDS)
+def test_rays_are_those_that_opencv_finds(lens, bend):
+    made = cameras(lens, bend, n=1)
+    _, pixels = some(made)
+    rays = made.rays(torch.zeros(len(pixels), dtype=torch.long), pixels)
+    local = (rays.rays_d.double() @ made.c2w[0, :, :3].double()).numpy()
+    assert np.abs(local[:, 2] - rays.cos.numpy()).max() < 1e-6
+    K = np.array([[90.0, 0, 77.0], [0, 92.0, 63.5], [0, 0, 1]])
+    k, nowhere = np.array(bend), np.zeros(3)
+    if lens == "opencv_fisheye":
+        again, _ = cv2.fisheye.projectPoints(local[:, None], nowhere, nowhere, K, k[[0, 1, 4, 5]])
+    else:
+        again, _ = cv2.projectPoints(local[:, None], nowhere, nowhere, K, k)
+    assert np.abs(again[:, 0] - pixels.numpy()).max() < 1e-3
+
+
+def test_a_fisheye_goes_to_and_fro_beyond_a_right_angle():
+    made = dataclasses.replace(
+        cameras("opencv_fisheye", WIDE, n=1), fl_x=torch.tensor([45.0]), fl_y=torch.tensor([45.0])
+    )
+    which, pixels = some(dataclasses.replace(made, c2w=made.c2w.expand(1, 3, 4)))
+    rays = made.rays(which, pixels)
+    again, _ = made.project(which, rays.rays_o + 3 * rays.rays_d)
+    assert rays.cos.min() < -0.2 and (again - pixels).abs().max() < 1e-3
 
 
 def test_what_a_lens_cannot_see_is_nan():

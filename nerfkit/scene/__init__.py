@@ -14,26 +14,30 @@ from nerfkit.cameras import Cameras
 from nerfkit.config import DataConfig
 from nerfkit.poses import SceneError
 from nerfkit.scene.box import choose_frame
+from nerfkit.scene.colmap import MODEL_FOLDERS, read_colmap
 from nerfkit.scene.images import Picture, read_pictures
 from nerfkit.scene.listing import View
+from nerfkit.scene.llff import read_llff
 from nerfkit.scene.scene import Frame, Scene, alpha_of
 from nerfkit.scene.transforms import SPLITS, read_blender, read_transforms
 
 __all__ = ["READERS", "Frame", "Scene", "SceneError", "load_scene"]
 
 
-def _find_listing(path: Path) -> Path:
-    """The file that says what a folder holds; ``path`` may be that file itself."""
-    if path.is_file() and path.suffix == ".json":
-        return path
+def _find_listing(path: Path) -> tuple[Path, Path]:
+    """A scene's folder and the file that says what it holds; ``path`` may be that file itself."""
+    if path.is_file() and (path.suffix == ".json" or path.name in READERS):
+        return path.parent, path
     if not path.is_dir():
         raise SceneError(f"{path}: there is no such folder")
     for name in READERS:
-        if (path / name).is_file():
-            return path / name
+        for place in MODEL_FOLDERS if name.startswith("images.") else ("",):
+            if found := sorted(file for file in path.glob(f"{place}{name}") if file.is_file()):
+                return path, found[0]
     if not any(path.iterdir()):
         raise SceneError(f"{path}: the folder is empty")
-    looked = " or ".join(READERS)
+    *names, last = READERS
+    looked = f"{', '.join(names)} or {last}"
     raise SceneError(f"{path}: no {looked} here; photos without camera poses need `nerfkit prepare` first")
 
 
@@ -102,9 +106,9 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     """
     if config.downscale < 1 or config.hold_out_every < 0 or config.aabb_scale < 0:
         raise SceneError("data: downscale must be at least 1, hold_out_every and aabb_scale at least 0")
-    file = _find_listing(path)
+    root, file = _find_listing(path)
     listing = READERS.get(file.name, read_transforms)(file)
-    views, root = listing.views, file.parent
+    views = listing.views
     splits, rule = _splits(views, config.hold_out_every, file)
     pictures = list(read_pictures([(view.path, view.mask_path) for view in views], config.downscale))
     cameras, notes = _cameras(views, pictures, config.downscale)
@@ -140,5 +144,11 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     )
 
 
-READERS = {"transforms_train.json": read_blender, "transforms.json": read_transforms}
-"""Reader of each format, by the file that reveals it; the first that is there counts."""
+READERS = {
+    "transforms_train.json": read_blender,
+    "transforms.json": read_transforms,
+    "images.bin": read_colmap,
+    "images.txt": read_colmap,
+    "poses_bounds.npy": read_llff,
+}
+"""Reader of each format, by the file that reveals it; the first that is there counts. COLMAP's are in MODEL_FOLDERS."""

@@ -19,6 +19,8 @@ SUBJECT = 0.75
 """Side of the cube that inward cameras look at, in units of their distance (instant-ngp's proportion)."""
 OUTER = {"inward": 8.0, "forward": 4.0, "outward": 4.0}
 """Side of the whole, background included, in units of the subject's cube, by how the cameras face."""
+MOST_OUTER = 16.0
+"""The most that depths which the file states make of that: beyond, cells are too coarse for the subject's sake."""
 CARVED = 64
 FULL = 0.9
 """Share of a picture that an object on nothing does not fill."""
@@ -57,13 +59,31 @@ def _subject(cameras: Cameras, hints: Hints) -> tuple[Float[Tensor, " 3"], float
     """Centre and side of the cube that the cameras look at, and how many times larger the whole should be."""
     kind, (center, distance) = facing(cameras), focus(cameras)
     if kind == "forward":
+        if hints.depths is not None:
+            # Parallel axes leave the distance open: known depths give it, halfway between them in the pictures' terms.
+            halfway = 2 / (1 / hints.depths[0] + 1 / hints.depths[1])
+            axis = torch.nn.functional.normalize(cameras.c2w[:, :, 2].mean(0), dim=0)
+            center, distance = center + (halfway - distance) * axis, halfway
         picture = torch.maximum(cameras.width / cameras.fl_x, cameras.height / cameras.fl_y)
         side = distance * float(picture.median())
     else:
         side = distance * (SUBJECT if kind == "inward" else 2.0)
     if hints.center is not None and hints.side is not None:
         center, side = torch.tensor(hints.center), hints.side
-    return center, side, hints.aabb_scale or OUTER[kind]
+    outer = OUTER[kind]
+    if hints.depths is not None and kind != "inward":
+        outer = min(max(1.0, 2 * _reach(cameras, center, hints.depths[1]) / side), MOST_OUTER)
+    return center, side, hints.aabb_scale or outer
+
+
+def _reach(cameras: Cameras, center: Float[Tensor, " 3"], depth: float) -> float:
+    """Half the side of the cube about a point that holds what the cameras' pictures show up to a depth."""
+    width, height = cameras.width.float(), cameras.height.float()
+    corners = [torch.stack([x * width, y * height], -1) for x in (0.0, 1.0) for y in (0.0, 1.0)]
+    rays = cameras.rays(torch.arange(len(cameras)).repeat(4), torch.cat(corners))
+    # Beside and behind a fisheye there is no depth in its sense: the depth then counts as a distance.
+    ends = rays.rays_o + (depth / torch.where(rays.cos > 0.2, rays.cos, 1.0))[:, None] * rays.rays_d
+    return float((torch.cat([ends, rays.rays_o]) - center).abs().max())
 
 
 def choose_frame(
@@ -95,11 +115,14 @@ def choose_frame(
     if box is None or outer != 1.0:
         box = center - half, center + half
     distance = torch.linalg.vector_norm(cameras.c2w[:, :, 3] - center, dim=-1)
+    near_plane = 0.05 * (float(distance.median()) or half)
+    if hints.depths is not None:
+        near_plane = min(near_plane, 0.5 * hints.depths[0])
     frame = Frame(
         center=tuple(center.tolist()),
         scale=0.5 / half,
         aabb=(*box[0].tolist(), *box[1].tolist()),
-        near_plane=0.05 * (float(distance.median()) or half),
+        near_plane=near_plane,
         # Twice the reach of the photographs: someone will look from farther away.
         far_plane=2 * (float(distance.max()) + 3**0.5 * half),
         n_levels=1 + max(0, math.ceil(math.log2(outer) - 1e-6)),
@@ -107,4 +130,6 @@ def choose_frame(
     outside = int((distance > 3**0.5 * half).sum())
     if bounded is False and outer > 1 and outside:
         notes.append(f"{outside} of {len(cameras)} cameras lie outside the box: a larger data.aabb_scale may help")
+    if hints.depths is not None and hints.depths[1] > float(distance.median()) + 3**0.5 * half:
+        notes.append(f"pictures show depths up to {hints.depths[1]:.3g}, beyond the box: try a larger data.aabb_scale")
     return frame, notes

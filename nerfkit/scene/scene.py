@@ -78,7 +78,7 @@ class Scene:
     cameras: Cameras
     """As many as images and for their (reduced) size, in scene coordinates: those of the files."""
     image_names: list[str]
-    """File names relative to ``root``, in natural order."""
+    """File names relative to ``root``, in the order of the format: that in which views are held out."""
     images: list[UInt8[np.ndarray, "_ _ _"]]
     """RGB, or RGB and straight alpha where the file is not opaque."""
     masks: list[Bool[np.ndarray, "_ _"]] | None

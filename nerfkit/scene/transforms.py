@@ -17,9 +17,8 @@ import torch
 
 from nerfkit.cameras import Cameras, intrinsics_from_json, intrinsics_to_json
 from nerfkit.poses import SceneError, opencv_to_opengl, opengl_to_opencv, rigid_pose
-from nerfkit.scene.listing import Hints, Listing, View
+from nerfkit.scene.listing import SUFFIXES, Hints, Listing, View
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SPLITS = ("train", "val", "test")
 
 

@@ -70,6 +70,41 @@ def test_a_forward_facing_box_reaches_far():
     assert corner[0, 1] < 17 and corner[1, 1] > 80  # fern: cameras within 10x3, depths 17 to 80
 
 
+@pytest.mark.parametrize(
+    ("kind", "depths"),
+    [("forward", (2.0, 4.0)), ("forward", (17.0, 80.0)), ("outward", (0.5, 2.0)), ("outward", (1.0, 4.0))],
+)
+def test_known_depths_place_the_box(kind, depths):
+    cameras = capture(kind)
+    frame, notes = choose_frame(cameras, None, Hints(depths=depths), 0.0, False)
+    which = torch.arange(len(cameras)).repeat_interleave(4)
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).repeat(len(cameras), 1)
+    rays = cameras.rays(which, corners * torch.stack([cameras.width, cameras.height], -1)[which])
+    ends = [frame.to_model(rays.rays_o + (depth / rays.cos)[:, None] * rays.rays_d) for depth in depths]
+    inside = torch.cat(ends)
+    assert inside.min() > -1e-4 and inside.max() < 1 + 1e-4 and notes == []
+    assert inside.min() < 0.01 or inside.max() > 0.99  # and it is no larger than it must be
+    assert 0 < frame.near_plane <= 0.5 * depths[0] and frame.far_plane > depths[1]
+
+
+@pytest.mark.parametrize("kind", ["forward", "outward"])
+def test_depths_beyond_all_measure_do_not_blow_up_the_box(kind):
+    frame, notes = choose_frame(capture(kind), None, Hints(depths=(5.0, 1000.0)), 0.0, False)
+    assert frame.n_levels == 5 and ["depths up to 1e+03, beyond the box" in note for note in notes] == [True]
+
+
+def test_depths_leave_a_box_that_is_known_alone():
+    cameras = capture("inward")
+    plain, _ = choose_frame(cameras, None, Hints(), 0.0, False)
+    known, notes = choose_frame(cameras, None, Hints(depths=(1.0, 5.0)), 0.0, False)
+    assert known == plain and notes == []
+    near, notes = choose_frame(cameras, None, Hints(depths=(0.1, 500.0)), 0.0, False)
+    assert near == dataclasses.replace(plain, near_plane=0.05) and "depths up to 500, beyond the box" in notes[0]
+    box = (0.0, 0.0, 0.0, 2.0, 2.0, 2.0)
+    assert choose_frame(cameras, None, Hints(aabb=box, depths=(1.0, 2.0)), 0.0, False)[0].aabb == box
+    assert choose_frame(capture("forward"), None, Hints(depths=(17.0, 80.0)), 2.0, False)[0].n_levels == 2
+
+
 def test_maxima_of_squares():
     image = torch.randint(0, 255, (9, 14), dtype=torch.uint8, generator=torch.manual_seed(0))
     table = _maxima(image, 4)

@@ -156,7 +156,9 @@ def test_folders_that_are_no_scene(tmp_path):
     refused(tmp_path / "gone", "gone: there is no such folder")
     refused(tmp_path, "the folder is empty")
     (tmp_path / "a.jpg").touch()
-    refused(tmp_path, "no transforms_train.json or transforms.json here; .* need `nerfkit prepare`")
+    refused(
+        tmp_path, "no transforms_train.json, transforms.json, .* or poses_bounds.npy here; .* need `nerfkit prepare`"
+    )
     refused(tmp_path / "a.jpg", "no such folder")
 
 
