@@ -47,6 +47,10 @@ class Train:
     """Go on with the run, in its folder and with its settings."""
     no_eval: bool = False
     """Do not score the model after training."""
+    view: bool = False
+    """Show the training in the browser while it goes on; closing the page stops it with a checkpoint."""
+    port: Annotated[int, arg(metavar="N")] = 7007
+    """Of the page."""
     settings: Annotated[Config, arg(name="")] = Config()
     """All settings."""
 
@@ -92,6 +96,48 @@ class Render:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run as a mesh, a point cloud or cameras, in the scene's own coordinates."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """x.glb, x.ply or x.obj for a mesh, x.ply for points, x.json (transforms.json) or a folder (that and COLMAP's text
+    format) for cameras. By default a place in the run's exports/."""
+    kind: Literal["mesh", "points", "cameras"] | None = None
+    """What to write; by default what the suffix says, .ply being a mesh, or without --out a mesh."""
+    resolution: Annotated[int, arg(metavar="N")] = 256
+    """Mesh: cells along the longest side of the box."""
+    levels: Annotated[int, arg(metavar="N")] = 1
+    """Mesh: nested boxes about the subject that it covers, each twice as large; 1 is what the cameras look at."""
+    threshold: Annotated[float | None, arg(metavar="DENSITY")] = None
+    """Mesh: density at the surface, for a model of side 1; by default the one that agrees best with the renders."""
+    parts: Annotated[float, arg(metavar="SHARE")] = 0.002
+    """Mesh: drop connected parts smaller than this share of the largest one; 1 keeps that alone."""
+    watertight: bool = False
+    """Mesh: close it where the box cuts it, and make sure that nothing is open."""
+    points: Annotated[int, arg(metavar="N")] = 200_000
+    """Points: how many at most."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Show a run in the browser: fly through it, see its depth and its occupied cells, make a film of key frames.
+
+    With the folder of a scene in its place: train on that, with the settings of ``train``, and show it meanwhile.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN|SCENE")]
+    """Folder of the run, or of a scene."""
+    port: Annotated[int, arg(metavar="N")] = 7007
+    """Of the page, which only this machine can open."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene of the run is, if it was moved since."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Say what a folder of posed photographs holds, and what is wrong with it."""
 
@@ -99,6 +145,8 @@ class Info:
     """Folder of the scene."""
     downscale: int = 1
     """Divide the size of the pictures by this whole number."""
+    picture: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Draw the cameras and the box, from above and from the side, as a page x.html."""
     json: bool = False
     """Print it as JSON."""
 

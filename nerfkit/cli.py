@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from nerfkit import __version__
 
 if TYPE_CHECKING:
-    from nerfkit.arguments import Render
+    from nerfkit.arguments import Export, Render
 
 INTERRUPTED = 130
 
@@ -60,7 +60,7 @@ def train(words: list[str]) -> int:
 
     arguments, config = parse_train(words)
     started = time.monotonic()  # what is imported below takes its time, too
-    from nerfkit.session import begin, interruptible, train_until_done
+    from nerfkit.session import begin, interruptible, page_of, train_until_done
 
     with interruptible():
         from nerfkit.assess import evaluate_run
@@ -78,9 +78,15 @@ def train(words: list[str]) -> int:
         def first(preparation: float) -> None:
             _say(f"kernels and buffers prepared in {preparation:.1f} s")
 
-        if train_until_done(fit(scene, run.config, run, resume=session.resumed), session.seconds, first):
-            _say(f"stopped; go on with: nerfkit train --resume {run.path}")
-            return INTERRUPTED
+        with page_of(arguments, session, _say) as viewer:
+            reports = fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
+            watched = reports if viewer is None else viewer.watch(reports)
+            if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.deserted):
+                _say(f"stopped; go on with: nerfkit train --resume {run.path}")
+                return INTERRUPTED
+            if viewer is not None:
+                _say("trained; close the page to go on")
+                viewer.stay()
         if arguments.no_eval or not scene.splits["test"]:
             _say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
             print(run.path)
@@ -89,6 +95,32 @@ def train(words: list[str]) -> int:
         _print_record(record)
         print(run.path / "report.html")
         return 0
+
+
+def view(words: list[str]) -> int:
+    """Show a run in the browser, or train on a scene and show that."""
+    from nerfkit.arguments import View, parse
+
+    # A folder that is no run is a scene: then all flags of train are known.
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None and not (Path(first) / "config.json").exists():
+        return train([*words, "--view"])
+    arguments = parse(View, "view", words)
+    from nerfkit.assess import backdrop, scene_of
+    from nerfkit.render import load_model
+    from nerfkit.run import Run
+    from nerfkit.viewer import Viewer
+
+    run = Run.open(arguments.run)
+    model = load_model(run)
+    scene = scene_of(run, arguments.scene)
+    viewer = Viewer(scene, model, run, arguments.port, backdrop(scene))
+    _say(f"look at {viewer.url}; closing the page ends this")
+    try:
+        viewer.stay()
+    finally:
+        viewer.close()
+    return 0
 
 
 def eval_(words: list[str]) -> int:
@@ -145,20 +177,77 @@ def render(words: list[str]) -> int:
     return 0
 
 
+def export(words: list[str]) -> int:
+    """Write a run as a mesh, a point cloud or cameras."""
+    from nerfkit.arguments import Export, parse
+
+    arguments = parse(Export, "export", words)
+    _check_export(arguments)
+    from dataclasses import replace
+
+    from nerfkit.assess import scene_of
+    from nerfkit.export import DEFAULT_NAMES, choose_kind, write_cameras, write_mesh, write_points
+    from nerfkit.mesh import MeshOptions, check_installed, extract_mesh
+    from nerfkit.points import gather_points
+    from nerfkit.render import load_model
+    from nerfkit.run import Run
+
+    run = Run.open(arguments.run)
+    out = arguments.out or run.path / "exports" / DEFAULT_NAMES[arguments.kind or "mesh"]
+    kind = choose_kind(out, arguments.kind)
+    if kind == "cameras":  # those of whole pictures, whatever size was trained on
+        whole = replace(run.config, data=replace(run.config.data, downscale=1))
+        scene = scene_of(replace(run, config=whole), arguments.scene)
+        for file in write_cameras(scene, out):
+            print(file)
+        return 0
+    if kind == "mesh":
+        check_installed()
+    model = load_model(run)
+    scene = scene_of(run, arguments.scene)
+    cameras = scene.cameras[scene.splits["train"]]
+    if kind == "points":
+        points = gather_points(model, cameras, arguments.points, _track_named)
+        write_points(points, out)
+        _say(f"{len(points.positions)} points")
+    else:
+        names = ("resolution", "levels", "threshold", "parts", "watertight")
+        options = MeshOptions(**{name: getattr(arguments, name) for name in names})
+        mesh = extract_mesh(model, cameras, options, _track_named)
+        write_mesh(mesh, out)
+        found = mesh.agreement
+        _say(f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
+        _say(
+            f"surface at a density of {found.threshold:.3g}: silhouettes agree with the renders to {found.iou:.3f} "
+            f"(intersection over union), depths to {found.depth_error:.2g} (median, scene units)"
+        )
+    print(out)
+    return 0
+
+
 def info(words: list[str]) -> int:
     """Say what a folder of posed photographs holds, and what is wrong with it."""
-    from nerfkit.arguments import Info, parse
+    from nerfkit.arguments import Info, UsageError, parse
 
     arguments = parse(Info, "info", words)
+    if arguments.picture is not None and arguments.picture.suffix != ".html":
+        raise UsageError(f"--picture {arguments.picture}: expected a page, such as cameras.html")
     from nerfkit.config import DataConfig
     from nerfkit.scene import load_scene
     from nerfkit.scene.describe import describe
 
-    facts = describe(load_scene(arguments.scene, DataConfig(downscale=arguments.downscale)))
+    scene = load_scene(arguments.scene, DataConfig(downscale=arguments.downscale))
+    facts = describe(scene)
     if arguments.json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
         _print_table(facts.items())
+    if arguments.picture is not None:
+        from nerfkit.assess import rig_of
+        from nerfkit.report import write_cameras
+
+        write_cameras(rig_of(scene), scene.name, arguments.picture)
+        _say(f"cameras drawn in {arguments.picture}")
     return 0
 
 
@@ -185,6 +274,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": eval_,
     "render": render,
+    "export": export,
+    "view": view,
     "info": info,
     "doctor": doctor,
 }
@@ -243,7 +334,22 @@ def _check_render(arguments: Render) -> None:
         raise UsageError(f"--frames goes with orbit, spiral and interpolate; {arguments.path} has its own number")
 
 
-def _track(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
+def _check_export(arguments: Export) -> None:
+    from nerfkit.arguments import UsageError
+
+    for name in ("resolution", "levels", "threshold", "points"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} {value}: expected a positive number")
+    if not 0 <= arguments.parts <= 1:
+        raise UsageError(f"--parts {arguments.parts}: expected a share from 0 to 1")
+
+
+def _track_named(items: Iterable[Any], text: str) -> Iterable[Any]:
+    return _track(items, text=text)
+
+
+def _track(items: Iterable[Any], total: int | None = None, text: str = "rendering") -> Iterable[Any]:
     """Pass items through under a bar, on a terminal."""
     from rich.console import Console
     from rich.progress import track
@@ -251,7 +357,7 @@ def _track(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
     console = Console(stderr=True)
     total = len(items) if total is None else total  # type: ignore[arg-type]
     hidden = not console.is_terminal
-    return track(items, "rendering", total, console=console, transient=True, disable=hidden)
+    return track(items, text, total, console=console, transient=True, disable=hidden)
 
 
 def _print_record(record: dict[str, Any]) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from nerfkit.arguments import Train, UsageError, differing
-from nerfkit.assess import scene_of
+from nerfkit.assess import backdrop, scene_of
 from nerfkit.config import Config
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
+from nerfkit.train.loop import model_of
 from nerfkit.train.progress import Report, show
+from nerfkit.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,24 @@ def begin(arguments: Train, config: Config, command: list[str]) -> Session:
     run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, command)
     anew = [f"{folder}: there was no run here to resume, so this one begins anew"] if arguments.resume else []
     return Session(run, scene, False, 0.0, [*_warnings(scene), *anew])
+
+
+@contextmanager
+def page_of(arguments: Train, session: Session, say: Callable[[str], None]) -> Iterator[Viewer | None]:
+    """The viewer of a training, if one is wanted; closed in the end. ``say`` hears where its page is.
+
+    Raises ViewerError.
+    """
+    if not arguments.view:
+        yield None
+        return
+    run, scene = session.run, session.scene
+    viewer = Viewer(scene, model_of(scene, run.config, session.resumed), run, arguments.port, backdrop(scene))
+    say(f"look at {viewer.url}")
+    try:
+        yield viewer
+    finally:
+        viewer.close()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
     ("engines", "provenance", "run", "render"),
-    ("evaluate", "charts", "report", "assess", "video", "export"),
+    ("evaluate", "charts", "report", "assess", "video", "looks", "lattice", "mesh", "points", "export"),
     ("train",),
     ("sparsity", "stego", "lift", "viewer"),
     ("arguments", "session", "cli", "__main__"),

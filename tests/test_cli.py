@@ -251,6 +251,18 @@ def test_a_scene_is_described(run: Run, toy_scene: Path) -> None:
     assert facts["images"].startswith("12 with alpha") and facts["splits"].startswith("8 train")
 
 
+def test_the_cameras_of_a_scene_are_drawn(run: Run, toy_scene: Path, tmp_path: Path) -> None:
+    code, out, err = run("info", toy_scene, "--picture", tmp_path / "cameras.html")
+    page = (tmp_path / "cameras.html").read_text()
+    assert code == 0 and "fingerprint" in out and "cameras.html" in err
+    assert page.count('class="camera a"') == 2 * 8 and page.count('class="camera b"') == 2 * 4
+    assert page.count('class="box"') == 2 and "<title>ball</title>" in page
+    code, out, err = run("info", toy_scene, "--picture", tmp_path / "cameras.png")
+    assert (code, out) == (2, "") and "cameras.png: expected a page, such as cameras.html" in sentence(err)
+    code, _, err = run("info", toy_scene, "--picture", tmp_path / "no" / "cameras.html")
+    assert code == 1 and "no/cameras.html: No such file or directory" in sentence(err)
+
+
 def test_a_training_leaves_a_whole_run(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert {"config.json", "provenance.json", "frame.json", "log.jsonl", "metrics.json", "report.html"} <= names

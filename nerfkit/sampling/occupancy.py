@@ -5,7 +5,10 @@ are probed, so that what was dropped too early can come back. (Instant-ngp refre
 evaluations; on a CPU that costs as much as the training.)
 """
 
+from __future__ import annotations
+
 import math
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -107,6 +110,20 @@ class OccupancyGrid:
             mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
             self._pack()
+
+    def within(self, lower: Float[Tensor, " 3"], upper: Float[Tensor, " 3"]) -> OccupancyGrid:
+        """This grid, to look through only, with the cells outside of a box (model coordinates) empty."""
+        n_levels, res = self.stepping.n_levels, self.config.resolution
+        centers = (torch.arange(res, device=self.values.device) + 0.5) / res - 0.5
+        inside = []
+        for level in range(n_levels):
+            at = centers * 0.5 ** (n_levels - 1 - level) + 0.5
+            x, y, z = ((at >= low) & (at <= high) for low, high in zip(lower, upper, strict=True))
+            inside.append((x[:, None, None] & y[:, None] & z).reshape(-1))
+        part = copy(self)
+        part.values = torch.where(torch.stack(inside), self.values, _NEVER)
+        part._pack()
+        return part
 
     @property
     def occupancy(self) -> float:
