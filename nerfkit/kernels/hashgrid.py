@@ -96,6 +96,8 @@ typedef wp::vec_t<F_, float> entry;
 #else
 typedef float entry __attribute__((vector_size(4 * F_), aligned(4)));
 typedef CWORD narrow __attribute__((vector_size(sizeof(CWORD) * F_), aligned(2)));
+typedef unsigned int words_f __attribute__((vector_size(4 * F_)));
+typedef unsigned short shorts_f __attribute__((vector_size(2 * F_), aligned(2)));
 #endif
 const float* X = (const float*)positions.data;
 const float scale = ((const float*)scales.data)[level];
@@ -156,7 +158,7 @@ _GATHER = """
 #if defined(__CUDA_ARCH__)
     for (int k = 0; k < F_; ++k) out[k] = (WORD)v[k];
 #else
-    *(narrow*)out = __builtin_convertvector(v, narrow);
+    ROUND
 #endif
 """
 
@@ -166,7 +168,7 @@ _SCATTER = """
 #if defined(__CUDA_ARCH__)
     for (int k = 0; k < F_; ++k) v[k] = (float)g[k];
 #else
-    v = __builtin_convertvector(*(const narrow*)g, entry);
+    WIDEN
 #endif
     bool any = false;
     for (int k = 0; k < F_; ++k) any |= v[k] != 0.0f;
@@ -185,6 +187,20 @@ _SCATTER = """
 """
 
 
+_CONVERSIONS = {
+    "ROUND": "*(narrow*)out = __builtin_convertvector(v, narrow);",
+    "WIDEN": "v = __builtin_convertvector(*(const narrow*)g, entry);",
+}
+# In integers, to nearest and ties to even: a processor without the instruction may lack the function for it, too.
+_CONVERSIONS_OF_BFLOAT16 = {
+    "ROUND": """
+    const words_f u = (words_f)v;
+    *(narrow*)out = (narrow)__builtin_convertvector((u + 0x7fffu + (u >> 16 & 1u)) >> 16, shorts_f);
+""",
+    "WIDEN": "v = (entry)(__builtin_convertvector(*(const shorts_f*)g, words_f) << 16);",
+}
+
+
 @lru_cache
 def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
     """`_GATHER` or `_SCATTER` as a kernel, for entries of ``n_features`` and network numbers of type ``word``.
@@ -198,6 +214,8 @@ def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
     }[word]
     writes = "1" if body == _SCATTER else "0"
     text = _HEAD + _EACH.replace("BLOCKS", BLOCKS).replace("BODY", body).replace("WRITES", writes)
+    for key, conversion in (_CONVERSIONS_OF_BFLOAT16 if word is wp.bfloat16 else _CONVERSIONS).items():
+        text = text.replace(key, conversion)
     text = text.replace("F_", str(n_features))
 
     @wp.func_native(text.replace("CWORD", clang).replace("WORD", name))
