@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nerfkit.arguments import Export, Render
 
 INTERRUPTED = 130
+_FOLDERS = ("--out", "--scene")
+"""Flags that name a folder."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -81,19 +83,18 @@ def train(words: list[str]) -> int:
         with page_of(arguments, session, _say) as viewer:
             reports = fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
             watched = reports if viewer is None else viewer.watch(reports)
-            if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.deserted):
+            if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.stopped):
                 _say(f"stopped; go on with: nerfkit train --resume {run.path}")
                 return INTERRUPTED
-            if viewer is not None:
-                _say("trained; close the page to go on")
+            if arguments.no_eval or not scene.splits["test"]:
+                _say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
+                print(run.path)
+            else:
+                _print_record(evaluate_run(run, scene, "test", _track))
+                print(run.path / "report.html")
+            if viewer is not None and viewer.visited:
+                _say("close the page to end")
                 viewer.stay()
-        if arguments.no_eval or not scene.splits["test"]:
-            _say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
-            print(run.path)
-            return 0
-        record = evaluate_run(run, scene, "test", _track)
-        _print_record(record)
-        print(run.path / "report.html")
         return 0
 
 
@@ -102,8 +103,9 @@ def view(words: list[str]) -> int:
     from nerfkit.arguments import View, parse
 
     # A folder that is no run is a scene: then all flags of train are known.
-    first = next((word for word in words if not word.startswith("-")), None)
-    if first is not None and not (Path(first) / "config.json").exists():
+    named = zip(["", *words], words, strict=False)
+    folder = next((Path(word) for flag, word in named if flag not in _FOLDERS and Path(word).is_dir()), None)
+    if folder is not None and not (folder / "config.json").exists():
         return train([*words, "--view"])
     arguments = parse(View, "view", words)
     from nerfkit.assess import backdrop, scene_of

@@ -76,7 +76,7 @@ class SamplerConfig:
     warmup_steps: int = 256
     """Until this step all cells are probed in turn, and the steps along a ray are two to four times as long."""
     observe_every: int = 4
-    """Steps of which one tells the grid the densities that it met."""
+    """Steps of which one tells the grid the densities that it met; on a CPU, where that costs little, all do."""
     n_probes: int = 16384
     """Cells probed at each refresh, at least (one in 64 of a large grid), so that empty ones can be occupied again."""
     ema_decay: float = 0.6

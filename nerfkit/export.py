@@ -1,21 +1,16 @@
-"""Files for other programs: meshes, point clouds and cameras, all in the scene's own coordinates.
-
-A file is written beside its place and moved there when it is whole.
-"""
+"""Files for other programs: meshes, point clouds and cameras, all in the scene's own coordinates."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from nerfkit.aside import file_aside, folder_aside
 from nerfkit.cameras import Cameras
 from nerfkit.lattice import ExportError
 from nerfkit.mesh import Mesh
@@ -47,24 +42,10 @@ def choose_kind(path: Path, kind: str | None) -> str:
     raise ExportError(f"{named}; there are {', '.join(forms)}")
 
 
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A place to write to; at the end what is there moves to ``path``, and if that fails nothing is left."""
-    if path.is_dir():
-        raise ExportError(f"{path}: is a folder, no file can be written there")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def write_mesh(mesh: Mesh, path: Path) -> None:
     """Write a mesh with colours and normals at its vertices, as GLB, PLY or OBJ by its suffix.
 
-    The axes stay those of the scene, though glTF calls +y up. Raises ExportError where nothing can be written there.
+    The axes stay those of the scene, though glTF calls +y up. Raises PlaceError where nothing can be written there.
     """
     import trimesh
 
@@ -72,12 +53,12 @@ def write_mesh(mesh: Mesh, path: Path) -> None:
     made = trimesh.Trimesh(
         mesh.vertices, mesh.faces, vertex_normals=mesh.normals, vertex_colors=mesh.colors, process=False
     )
-    with _aside(path) as aside:
+    with file_aside(path) as aside:
         made.export(str(aside), file_type=path.suffix.lower().removeprefix("."), **options)
 
 
 def write_points(points: Points, path: Path) -> None:
-    """Write points with normals and colours as a binary PLY. Raises ExportError where nothing can be written there."""
+    """Write points with normals and colours as a binary PLY. Raises PlaceError where nothing can be written there."""
     kinds = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     kinds += [(name, "u1") for name in ("red", "green", "blue")]
     rows = np.empty(len(points.positions), dtype=kinds)
@@ -87,7 +68,7 @@ def write_points(points: Points, path: Path) -> None:
     names = {"<f4": "float", "u1": "uchar"}
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     lines += [f"property {names[kind]} {name}" for name, kind in kinds]
-    with _aside(path) as aside:
+    with file_aside(path) as aside:
         aside.write_bytes("\n".join([*lines, "end_header", ""]).encode() + rows.tobytes())
 
 
@@ -101,31 +82,18 @@ def write_cameras(scene: Scene, path: Path) -> list[Path]:
         scene: its cameras are written as they are, so it should be read with ``downscale`` 1.
         path: of the file or the folder.
 
-    Raises ExportError for a folder that holds something else, or where the scene's own file would be written over.
+    Raises PlaceError for a folder that holds something else, ExportError where the scene's own file would be lost.
     """
     if path.suffix:
         if path.resolve() == (scene.root / scene.format).resolve():
             raise ExportError(f"{path}: is the file that the scene is read from; choose another name")
-        with _aside(path) as aside:
+        with file_aside(path) as aside:
             _write_transforms(scene, aside, path)
         return [path]
-    if path.exists() and not path.is_dir():
-        raise ExportError(f"{path}: is a file, no folder of cameras can be written there")
     names = ("transforms.json", *_COLMAP)
-    strangers = {entry.name for entry in path.iterdir()} - set(names) if path.exists() else set()
-    if strangers:
-        raise ExportError(f"{path}: holds {min(strangers)}, which is no export of cameras; choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.mkdir()
+    with folder_aside(path, "export of cameras", names.__contains__) as aside:
         _write_transforms(scene, aside / names[0], path / names[0])
         _write_colmap(scene, aside)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return [path / name for name in names]
 
 

@@ -1,13 +1,8 @@
-"""Films: a camera path, each of its frames rendered, as an mp4 or a folder of PNG files, in colour and in depth.
-
-A film is written beside its place and moved there when it is whole; one that is interrupted leaves nothing.
-"""
+"""Films: a camera path, each of its frames rendered, as an mp4 or a folder of PNG files, in colour and in depth."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from nerfkit.aside import file_aside, folder_aside
 from nerfkit.cameras import Cameras
 from nerfkit.paths import interpolate, orbit, read_path, spiral
 from nerfkit.render import Model, render_image
@@ -70,8 +66,8 @@ def film(path: Path, fps: float = 24.0) -> AbstractContextManager[AddFn]:
     """Begin a film; the context's value takes its frames (RGB), one call each, and its end finishes the film.
 
     A path that ends in .mp4, .mov or .mkv becomes a video (H.264, yuv420p; an odd row or column is cropped), one
-    without a suffix a folder of PNG files. Raises VideoError for anything else, frames of several sizes in a video, no
-    frame at all, or a folder that holds something other than an earlier film.
+    without a suffix a folder of PNG files. Raises VideoError for anything else, for frames of several sizes in a video
+    and where no frame came, PlaceError for a folder that holds something other than an earlier film.
     """
     if path.suffix.lower() in SUFFIXES:
         return _video(path, fps)
@@ -84,10 +80,7 @@ def film(path: Path, fps: float = 24.0) -> AbstractContextManager[AddFn]:
 def _video(path: Path, fps: float) -> Iterator[AddFn]:
     from imageio_ffmpeg import write_frames
 
-    if path.is_dir():
-        raise VideoError(f"{path}: is a folder, no video can be written there")
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    writer, size = None, None
+    writer = size = None
 
     def add(frame: Frame) -> None:
         nonlocal writer, size
@@ -99,7 +92,6 @@ def _video(path: Path, fps: float) -> Iterator[AddFn]:
         if min(height, width) == 0:
             raise VideoError(f"{path}: frames of {size[1]}x{size[0]} pixels are too small for a video")
         if writer is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             options = ["-crf", str(QUALITY), "-preset", "medium", "-movflags", "+faststart"]
             kind = {"codec": "libx264", "pix_fmt_out": "yuv420p", "quality": None, "macro_block_size": 2}
             writer = write_frames(str(aside), (width, height), fps=fps, output_params=options, **kind)
@@ -109,27 +101,18 @@ def _video(path: Path, fps: float) -> Iterator[AddFn]:
         except OSError as error:
             raise VideoError(f"{path}: ffmpeg stopped: {_first_line(error)}") from None
 
-    try:
-        yield add
-        if writer is None:
-            raise VideoError(f"{path}: a film needs at least one frame")
-        writer.close()
-        os.replace(aside, path)
-    finally:
-        if writer is not None:
-            writer.close()
-        aside.unlink(missing_ok=True)
+    with file_aside(path) as aside:
+        try:
+            yield add
+            if writer is None:
+                raise VideoError(f"{path}: a film needs at least one frame")
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[AddFn]:
-    if path.exists() and not path.is_dir():
-        raise VideoError(f"{path}: is a file, no folder of frames can be written there")
-    strangers = [entry.name for entry in path.iterdir() if not _is_frame(entry.name)] if path.exists() else []
-    if strangers:
-        raise VideoError(f"{path}: holds {min(strangers)}, which is no frame of a film; choose another folder")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.mkdir(parents=True)
     count = 0
 
     def add(frame: Frame) -> None:
@@ -138,15 +121,10 @@ def _folder(path: Path) -> Iterator[AddFn]:
             raise VideoError(f"{path}: frame {count} could not be written; is the disk full?")
         count += 1
 
-    try:
+    with folder_aside(path, "frame of a film", _is_frame) as aside:
         yield add
         if not count:
             raise VideoError(f"{path}: a film needs at least one frame")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_frame(name: str) -> bool:

@@ -83,7 +83,7 @@ class Viewer:
         _check_free(port)
         self.scene, self.model, self.run, self.background = scene, model, run, background
         self.port = port
-        self.paused = False
+        self.paused = self.stopped = False
         self._pages: dict[int, _Page] = {}
         self._visited = False
         self._changed = time.monotonic()
@@ -114,6 +114,11 @@ class Viewer:
         self._server.stop()
 
     @property
+    def visited(self) -> bool:
+        """Whether there has been a page."""
+        return self._visited
+
+    @property
     def deserted(self) -> bool:
         """Whether there was a page and all have been closed for a while."""
         return self._visited and not self._pages and time.monotonic() - self._alone_since > _GONE
@@ -127,7 +132,7 @@ class Viewer:
     def watch(self, reports: Iterator[Report]) -> Iterator[Report]:
         """Pass the reports of a training through, held up while it is paused; ends where every page has been closed.
 
-        ``reports`` is closed then, so that the training leaves a checkpoint.
+        ``reports`` is closed then, so that the training leaves a checkpoint, and ``stopped`` is set.
         """
         with closing(reports):
             for report in reports:
@@ -139,7 +144,8 @@ class Viewer:
                     self._check()
                     time.sleep(0.05)
                 self._check()
-                if self.deserted:
+                if self.deserted and report.progress < 1.0:
+                    self.stopped = True
                     return
 
     def _check(self) -> None:

@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A file imports only from lower layers, from earlier names of its own row, or from its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("config", "types"),
+    ("config", "types", "aside"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
     ("engines", "provenance", "run", "render"),

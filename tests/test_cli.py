@@ -419,3 +419,17 @@ def test_the_model_learns_the_ball(run: Run, toy_scene: Path, tmp_path: Path) ->
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     # Eight views of 32x32 pixels: a white picture scores 7.6 dB, this training about 18.
     assert metrics["psnr"] > 15
+
+
+@pytest.mark.parametrize("order", ["port first", "out first", "folder first"])
+def test_view_of_a_scene_is_a_training_with_a_page(
+    order: str, toy_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[list[str]] = []
+    monkeypatch.setattr(cli, "train", lambda words: heard.append(words) or 0)
+    (tmp_path / "run").mkdir()
+    parts = [[str(toy_scene)], ["--port", "7001"], ["--out", str(tmp_path / "run")]]
+    first = ["folder first", "port first", "out first"].index(order)
+    words = [word for part in parts[first:] + parts[:first] for word in part]
+    assert cli.main(["view", *words]) == 0
+    assert heard == [[*words, "--view"]]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nerfkit import cli
+from nerfkit.aside import PlaceError
 from nerfkit.cameras import DISTORTION, Cameras
 from nerfkit.config import Config, DataConfig, SamplerConfig
 from nerfkit.export import choose_kind, write_cameras, write_mesh, write_points
@@ -429,7 +430,7 @@ def test_the_scenes_own_files_are_left_alone(toy_capture: Path, tmp_path: Path) 
     before = (toy_capture / "transforms.json").read_bytes()
     with pytest.raises(ExportError, match="is the file that the scene is read from"):
         write_cameras(scene, toy_capture / "transforms.json")
-    with pytest.raises(ExportError, match="holds images, which is no export of cameras"):
+    with pytest.raises(PlaceError, match="holds images, which is no export of cameras"):
         write_cameras(scene, toy_capture)
     assert (toy_capture / "transforms.json").read_bytes() == before
     write_cameras(scene, tmp_path / "twice")

@@ -12,6 +12,7 @@ import torch
 from conftest import ball_cameras
 
 from nerfkit import video
+from nerfkit.aside import PlaceError
 from nerfkit.cameras import Cameras
 from nerfkit.config import Config, DataConfig
 from nerfkit.poses import SceneError
@@ -85,7 +86,7 @@ def test_frames_become_pictures_that_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.pdf").write_text("years of work")
-    with pytest.raises(VideoError, match="holds thesis.pdf"), film(tmp_path) as add:
+    with pytest.raises(PlaceError, match="holds thesis.pdf"), film(tmp_path) as add:
         add(frame(1))
     assert (tmp_path / "thesis.pdf").read_text() == "years of work"
 

@@ -201,9 +201,9 @@ def patch_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nerfkit.viewer._GONE", 0.05)
 
 
-def report(step: int) -> Report:
+def report(step: int, progress: float = 0.5) -> Report:
     numbers = {name: 1.0 for name in Report.__dataclass_fields__}
-    return Report(**{**numbers, "step": step, "test_psnr": None})
+    return Report(**{**numbers, "step": step, "progress": progress, "test_psnr": None})
 
 
 class TestTraining:
@@ -239,4 +239,12 @@ class TestTraining:
             seen = each.step
             if seen == 3:
                 viewer._leave(page)
-        assert 3 < seen < 900 and closed == [seen]
+        assert 3 < seen < 900 and closed == [seen] and viewer.stopped
+
+    def test_a_page_closed_at_the_very_end_stops_nothing(self, viewer: Viewer, scene: Scene, patch_gone: None) -> None:
+        page = Page(scene)
+        viewer._arrive(page)
+        for _ in viewer.watch(report(7, 1.0) for _ in range(1)):
+            viewer._leave(page)
+            time.sleep(0.1)
+        assert viewer.deserted and not viewer.stopped

@@ -1,4 +1,5 @@
-"""The arithmetic: Warp kernels for CPU and CUDA from one source, and a plain twin of each.
+"""The arithmetic: Warp kernels for CPU and CUDA from one source, one more that takes whole rays on a CPU, and a plain
+twin of each.
 
 Kernels are marked ``no_type_check``: they are not Python but Warp's, whose types the shape checker of the tests does
 not know.

@@ -164,8 +164,11 @@ class Target:
 
 @dataclass(frozen=True)
 class _Room:
-    """Where the samples of one call are kept until its backward pass. Rooms are used again: a training asks for one
-    some hundred times a second, and memory that is handed back so often goes to pieces."""
+    """Where the samples of one call are kept until its backward pass.
+
+    Rooms are used again: a training asks for one some hundred times a second, and memory that is handed back so often
+    goes to pieces.
+    """
 
     rows: Tensor
     positions: Float[Tensor, "room 3"]
