@@ -17,13 +17,14 @@ from nerfkit.kernels.composite import composite, keep_visible
 from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.kernels.march import Stepping, march, sample_positions
 from nerfkit.kernels.occupancy import pack_bits
+from nerfkit.kernels.raycast import Cells, cast
 from nerfkit.types import Rays, Samples
 
 N_RAYS = 8192
 RESOLUTION = 128
 
 
-def shell_rays(device: torch.device) -> tuple[Rays, Samples]:
+def shell_rays(device: torch.device) -> tuple[Rays, Samples, Cells]:
     """Rays from a sphere of cameras, and their samples in cells between radii 0.28 and 0.30 of the cube."""
     generator = torch.Generator().manual_seed(0)
     origin = torch.nn.functional.normalize(torch.randn(N_RAYS, 3, generator=generator), dim=1) * 1.2
@@ -40,7 +41,7 @@ def shell_rays(device: torch.device) -> tuple[Rays, Samples]:
     n = samples.n_owned
     per_sample = seconds(lambda: march(rays, jitter, bits, blocks, stepping), device=device.type)
     record("kernel", kernel="march", n_samples=n, ns={k: v / n * 1e9 for k, v in per_sample.items()})
-    return rays, samples
+    return rays, samples, Cells(bits, blocks, stepping, torch.empty(0))
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     prepare_cpu()
-    rays, samples = shell_rays(device)
+    rays, samples, cells = shell_rays(device)
     n = samples.n_owned
     config = FieldConfig(log2_table_size=options.log2_table_size)
     field = HashField(config, device)
@@ -89,6 +90,15 @@ def main() -> None:
     measure("composite forward", lambda: composite(sigmas, rgbs, samples, background))
     leaf = sigmas.clone().requires_grad_()
     measure("composite both", lambda: composite(leaf, rgbs, samples, background)[0].sum().backward())
+    if device.type != "cpu":
+        return
+    jitter = torch.full((len(rays),), 0.5)
+
+    def whole(capacity: int) -> torch.Tensor:
+        return cast(field.target(), cells, rays, jitter, background, 0.0, capacity=capacity)[0]
+
+    measure("whole rays forward", lambda: whole(0))
+    measure("whole rays both", lambda: whole(2 * n).sum().backward())
 
 
 if __name__ == "__main__":

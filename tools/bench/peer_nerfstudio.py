@@ -20,7 +20,7 @@ from nerfkit.scene import load_scene
 from nerfkit.train.loop import fit
 
 PEER = """
-import json, os, sys, time
+import json, multiprocessing, os, sys, time
 from pathlib import Path
 import torch
 
@@ -59,6 +59,8 @@ while time.perf_counter() - start < seconds:
 elapsed = time.perf_counter() - start
 rays = steps * trainer.pipeline.datamanager.get_train_rays_per_batch()
 print(json.dumps({"steps": steps, "seconds": elapsed, "rays_per_second": rays / elapsed}), flush=True)
+for loader in multiprocessing.active_children():
+    loader.kill()  # or the pipe that the line above went into stays open
 os._exit(0)  # its own clean-up stumbles over loaders that were never started
 """
 

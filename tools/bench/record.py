@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.provenance import commit, cpu_name, now, versions
 
 
 def record(name: str, **figures: Any) -> None:
     """Print a measurement as one JSON line."""
-    machine = {"cpu": cpu_name(), "cores": torch.get_num_threads(), "versions": versions(), "commit": commit()}
+    machine = {"cpu": cpu_name(), "cores": prepare_cpu(), "versions": versions(), "commit": commit()}
     print(json.dumps({"bench": name, "time": now(), **figures, **machine}), flush=True)
 
 
