@@ -90,6 +90,12 @@ class HashField(nn.Module):
         weights = torch.cat([w.view(-1) for w in self.network_parameters()])
         return Target(networks, self.grid, self.table, self.rounded, weights, str(self.dtype).removeprefix("torch."))
 
+    def set_gradients(self, flat: Float[Tensor, " n_weights"]) -> None:
+        """Hand the networks' weights their gradients, which lie in one row as the weights do in `target`."""
+        parameters = self.network_parameters()
+        for w, gradient in zip(parameters, flat.split([w.numel() for w in parameters]), strict=True):
+            w.grad = gradient.view_as(w)
+
     def network_parameters(self) -> list[nn.Parameter]:
         """The weights of both networks, in a fixed order."""
         return [*self.density_network.weights, *self.color_network.weights]

@@ -8,7 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nerfkit.kernels import adam, composite, hashgrid, march, occupancy, pixels, raycast, reference, shade
+from nerfkit.kernels import (
+    adam,
+    composite,
+    hashgrid,
+    march,
+    occupancy,
+    pixels,
+    raycast,
+    reference,
+    reference_rays,
+    shade,
+)
 from nerfkit.types import Rays, Samples
 
 _RESOLUTION = 32
@@ -113,6 +124,11 @@ def _check_pixels(device: torch.device) -> dict[str, float]:
         errors[f"pixel rays, {lens}, origins"] = relative_error(actual.rays_o, expected.rays_o)
         errors[f"pixel rays, {lens}, directions"] = relative_error(actual.rays_d, expected.rays_d)
         errors[f"pixel rays, {lens}, cosines"] = relative_error(actual.cos, expected.cos)
+    background = torch.rand(len(picked), 3, generator=generator).to(device)
+    for channels in (3, 4):
+        values = torch.randint(256, (len(picked), channels), generator=generator, dtype=torch.uint8).to(device)
+        pair = (ops.pixel_colors(picked, values, background) for ops in (pixels, reference))
+        errors[f"pixel colours, {channels} channels"] = relative_error(*pair)
     return errors
 
 
@@ -244,13 +260,21 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
     cells = raycast.Cells(*occupancy.pack_bits(values, 0.5, _RESOLUTION), stepping, torch.empty(0))
     inputs = (_rays(16, generator, device), torch.rand(16, generator=generator), torch.rand(16, 3, generator=generator))
     results = []
-    for op, room in ((raycast.cast, (5000,)), (reference.cast, ())):
+    for op, room in ((raycast.cast, (5000,)), (reference_rays.cast, ())):
         table.grad = weights.grad = None
         *pixels_of, packed_info = op(target, cells, *inputs, -1.0, 0.5, *room)
         sum((x * x).sum() for x in pixels_of).backward()
         results.append([*pixels_of, packed_info, weights.grad, table.grad])
     names = ("rgb", "opacity", "distance", "samples", "gradient of weights", "of the table")
-    return {f"whole rays, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+    errors = {f"whole rays, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+    lesson = raycast.Lesson(torch.rand(16, 3, generator=generator), 0.1, 10.0, -1.0, 0.5, 5000)
+    lessons = []
+    for ops in (raycast, reference_rays):
+        table.grad = None
+        done = ops.learn(target, cells, *inputs, lesson)
+        lessons.append([done.g_weights, table.grad, *map(torch.tensor, (done.loss, done.squared_error))])
+    names = ("gradient of weights", "of the table", "loss", "squared error")
+    return errors | {f"learning, {name}": relative_error(*pair) for name, *pair in zip(names, *lessons, strict=True)}
 
 
 CHECKS: tuple[Callable[[torch.device], dict[str, float]], ...] = (

@@ -51,6 +51,8 @@ _WARP_TYPES = {
     torch.bfloat16: wp.bfloat16,
     torch.float16: wp.float16,
     torch.int32: wp.int32,
+    torch.int64: wp.int64,
+    torch.uint8: wp.uint8,
 }
 _here = threading.local()
 

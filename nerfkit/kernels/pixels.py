@@ -1,7 +1,7 @@
-"""Rays of training pixels: where a view's pixels lie in one row of all, and where each of them looks.
+"""Training pixels: where a view's pixels lie in one row of all, where each of them looks, and what it saw.
 
-A step draws a few hundred pixels for each task; looking up their views, cameras and directions as a chain of tensor
-operations would cost several times as much as the arithmetic.
+Looking up views, cameras, directions and colours as a chain of tensor operations would cost several times as much as
+the arithmetic.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, no_type_check
 
 import torch
 import warp as wp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.launch import array, launch
@@ -83,5 +83,33 @@ def pixel_rays(picked: Int[Tensor, " n"], views: Views) -> Rays:
     """Rays, in model coordinates, through the centres of pixels of the row (int64, within it: nothing checks that)."""
     n, device = len(picked), picked.device
     rays, cos = torch.empty(2, n, 3, device=device), torch.empty(n, device=device)
-    launch(_pixel_rays, n, [array(picked, wp.int64), *views.arrays, array(rays, wp.vec3f), cos], device)
+    launch(_pixel_rays, n, [picked, *views.arrays, array(rays, wp.vec3f), cos], device)
     return Rays(*rays.unbind(), cos)
+
+
+@wp.kernel(module="nerfkit.kernels.pixels", grid_stride=False)
+@no_type_check
+def _pixel_colors(
+    first: int,
+    picked: wp.array(dtype=wp.int64),
+    values: wp.array2d(dtype=wp.uint8),
+    background: wp.array(dtype=wp.vec3f),
+    colors: wp.array(dtype=wp.vec3f),
+):
+    i = first + wp.tid()
+    pixel = picked[i]
+    color = wp.vec3f(float(values[pixel, 0]), float(values[pixel, 1]), float(values[pixel, 2])) / 255.0
+    if values.shape[1] == 4:
+        alpha = float(values[pixel, 3]) / 255.0
+        color = background[i] + alpha * (color - background[i])
+    colors[i] = color
+
+
+def pixel_colors(
+    picked: Int[Tensor, " n"], values: UInt8[Tensor, "n_pixels c"], background: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """Colours in [0, 1] of pixels of the row (int64, within it), RGB or RGBA bytes, over a background."""
+    colors = torch.empty(len(picked), 3, device=picked.device)
+    inputs = [picked, values, array(background, wp.vec3f), array(colors, wp.vec3f)]
+    launch(_pixel_colors, len(picked), inputs, picked.device)
+    return colors

@@ -31,6 +31,7 @@ struct lanes {
 RAYS = """
 EACH_LAYER(layer_INDEX::prepare(weights, packed, packed + N_PACKED);)
 const word* W = packed;
+double loss = 0.0, error = 0.0, n_samples = 0.0;
 size_t at = 0;
 for (int r = 0; r < n_rays; ++r) {
   const float* o = rays_o + 3 * r;
@@ -63,10 +64,21 @@ for (int r = 0; r < n_rays; ++r) {
   }
   packed_info[2 * r] = keep ? at - total : 0;
   packed_info[2 * r + 1] = total;
-  for (int c = 0; c < 3; ++c) rgb[3 * r + c] = color[c] + trans * background[3 * r + c];
+  for (int c = 0; c < 3; ++c) {
+    const float y = color[c] + trans * background[3 * r + c];
+    rgb[3 * r + c] = y;
+    if (learning) {
+      const float e = y - truth[3 * r + c], size = e < 0.0f ? -e : e;
+      loss += factor * (size < delta ? 0.5f * e * e : delta * (size - 0.5f * delta));
+      error += e * e;
+      g_rgb[3 * r + c] = factor * lanes::clamp(e, -delta, delta);
+    }
+  }
   opacity[r] = 1.0f - trans;
   t_sum[r] = sum;
+  n_samples += total;
 }
+totals[0] = n_samples; totals[1] = loss; totals[2] = error;
 """
 
 # Spherical harmonics of the direction, as `shade.spherical_harmonics` has them.

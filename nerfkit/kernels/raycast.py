@@ -9,6 +9,7 @@ Kept for the backward pass are, for each sample that a ray reached: a row of act
 and ``[t, dt, sigma, weight, r, g, b, 0]``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -121,7 +122,9 @@ def _forward(networks: Networks, stored: torch.dtype, word: str) -> Native:
     tensors |= {"table": "stored", "weights": "float", "packed": "word", "rows": "word", "positions": "float"}
     tensors |= {"values": "float", "window": "float", "packed_info": "int"}
     tensors |= {"rgb": "float", "opacity": "float", "t_sum": "float"}
+    tensors |= {"truth": "const float", "g_rgb": "float", "totals": "double"}
     numbers = {"n_rays": "int", "capacity": "int", "keep": "bool", "noting": "bool", "early_stop": "float"}
+    numbers |= {"learning": "bool", "delta": "float", "factor": "float"}
     numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
     numbers |= {"near_plane": "float", "far_plane": "float", "max_samples": "int"}
     head, _, body = _text(networks, _STORED[stored], word, "//BODY" + RAYS).partition("//BODY")
@@ -190,49 +193,101 @@ def _give_back(room: _Room) -> None:
     _free_rooms[len(room.rows), room.rows.shape[1], room.rows.dtype].append(room)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What rays should have shown, and how far they may go.
+
+    The loss is ``factor`` times Huber's, summed over all numbers: e^2 / 2 up to ``delta``, delta (e - delta / 2) above.
+    """
+
+    truth: Float[Tensor, "n_rays 3"]
+    delta: float
+    factor: float
+    early_stop: float
+    reach: float
+    capacity: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one `learn` found; the table's gradient went to the grid."""
+
+    g_weights: Float[Tensor, " n_weights"]
+    n_samples: int
+    loss: float
+    squared_error: float
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a forward pass made of rays."""
+
+    rgb: Float[Tensor, "n_rays 3"]
+    opacity: Float[Tensor, " n_rays"]
+    t_sum: Float[Tensor, " n_rays"]
+    packed_info: Int[Tensor, "n_rays 2"]
+    g_rgb: Float[Tensor, "n 3"]
+    """The loss's gradient, where there was a lesson."""
+    totals: Float[Tensor, " 3"]
+    """Number of samples, loss, squared error."""
+    packed: Tensor
+    room: _Room
+
+
+def _forth(
+    target: Target, cells: Cells, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, learning: bool
+) -> _Pass:
+    _, stride, n_packed = target.networks.layers
+    n, keep = len(rays), lesson.capacity > 0
+    dtype = getattr(torch, target.word)
+    room = _take_room((lesson.capacity if keep else 0) + BLOCK, stride, dtype)
+    numbers = torch.empty(n, 3), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
+    g_rgb, totals = torch.empty(n if learning else 0, 3), torch.empty(3, dtype=torch.float64)
+    done = _Pass(*numbers, g_rgb, totals, torch.empty(2 * n_packed, dtype=dtype), room)
+    tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.blocks, *target.grid.levels]
+    tensors += [target.rounded, target.weights, done.packed, room.rows, room.positions, room.values, cells.window]
+    tensors += [done.packed_info, done.rgb, done.opacity, done.t_sum, lesson.truth, g_rgb, totals]
+    s = cells.stepping
+    values = [n, lesson.capacity if keep else BLOCK, keep, len(cells.window), lesson.early_stop, learning]
+    values += [lesson.delta, lesson.factor, s.n_levels, s.resolution]
+    values += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
+    _forward(target.networks, target.rounded.dtype, target.word)(tensors, values)
+    return done
+
+
+def _back(target: Target, background: Tensor, reach: float, done: _Pass, gradients: Sequence[Tensor]) -> Tensor:
+    """Gradient of the weights from those of colour, opacity and t_sum; that of the table goes to the grid."""
+    networks, room = target.networks, done.room
+    n = int(done.packed_info[-1].sum()) if len(done.packed_info) else 0
+    g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
+    g_encoded = torch.empty(n, padded(networks.density[0]), dtype=room.rows.dtype)
+    tensors = [done.packed_info, background, done.opacity, *gradients, done.packed, room.rows, room.values]
+    tensors += [g_log_sigmas, torch.zeros(networks.layers[2]), g_encoded, g_weights]
+    _backward(networks, target.word)(tensors, [len(done.packed_info), n, max(reach, 1e-9)])
+    positions = room.positions[:n].clone()
+    _give_back(room)
+    target.grid.backward(positions, g_encoded[:, : networks.density[0]], target.table)
+    return g_weights
+
+
 class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, table: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        target, cells, rays, jitter, background, early_stop, reach, capacity = call
-        _, stride, n_packed = target.networks.layers
-        n, keep = len(rays), capacity > 0
-        dtype = getattr(torch, target.word)
-        packed = torch.empty(2 * n_packed, dtype=dtype)
-        room = _take_room((capacity if keep else 0) + BLOCK, stride, dtype)
-        packed_info = torch.empty(n, 2, dtype=torch.int32)
-        rgb, opacity, t_sum = torch.empty(n, 3), torch.empty(n), torch.empty(n)
-        tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.blocks, *target.grid.levels]
-        tensors += [target.rounded, weights, packed, room.rows, room.positions, room.values, cells.window]
-        tensors += [packed_info, rgb, opacity, t_sum]
-        s = cells.stepping
-        numbers = [n, capacity if keep else BLOCK, keep, len(cells.window), early_stop, s.n_levels, s.resolution]
-        numbers += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
-        _forward(target.networks, target.rounded.dtype, target.word)(tensors, numbers)
-        if keep:
-            ctx.call = target, background, reach
-            ctx.kept = packed_info, packed, room, opacity
+        target, cells, rays, jitter, background, lesson = call
+        done = _forth(target, cells, rays, jitter, background, lesson, learning=False)
+        if lesson.capacity > 0:
+            ctx.call = target, background, lesson.reach
+            ctx.done = done
         else:
-            _give_back(room)
-        ctx.mark_non_differentiable(packed_info)
+            _give_back(done.room)
+        ctx.mark_non_differentiable(done.packed_info)
         ctx.set_materialize_grads(True)
-        return rgb, opacity, t_sum, packed_info
+        return done.rgb, done.opacity, done.t_sum, done.packed_info
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        target, background, reach = ctx.call
-        packed_info, packed, room, opacity = ctx.kept
-        networks = target.networks
-        n = int(packed_info[-1].sum()) if len(packed_info) else 0
-        g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
-        g_encoded = torch.empty(n, padded(networks.density[0]), dtype=room.rows.dtype)
-        g_rgb, g_opacity, g_t_sum, _ = (g.contiguous() for g in gradients)
-        tensors = [packed_info, background, opacity, g_rgb, g_opacity, g_t_sum, packed, room.rows, room.values]
-        tensors += [g_log_sigmas, torch.zeros(networks.layers[2]), g_encoded, g_weights]
-        _backward(networks, target.word)(tensors, [len(packed_info), n, max(reach, 1e-9)])
-        positions = room.positions[:n].clone()
-        del ctx.kept  # a second backward pass has nothing left to go through
-        _give_back(room)
-        target.grid.backward(positions, g_encoded[:, : networks.density[0]], target.table)
+        g_weights = _back(*ctx.call, ctx.done, [g.contiguous() for g in gradients[:3]])
+        del ctx.done  # a second backward pass has nothing left to go through
         return g_weights, None, None
 
 
@@ -251,5 +306,25 @@ def cast(
     Differentiable in the weights and the table of ``target`` where ``capacity`` is positive: room for that many samples
     is kept, and rays end where it is used up. ``jitter`` is `march`'s, ``reach`` is `composite`'s.
     """
-    call = (target, cells, rays, jitter, background.contiguous(), early_stop, reach, capacity)
-    return _Cast.apply(target.weights, target.table, call)
+    lesson = Lesson(background.new_empty(0, 3), 0.0, 0.0, early_stop, reach, capacity)
+    return _Cast.apply(target.weights, target.table, (target, cells, rays, jitter, background.contiguous(), lesson))
+
+
+def learn(
+    target: Target,
+    cells: Cells,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    lesson: Lesson,
+) -> Learned:
+    """`cast`, a loss and its backward pass at once: a training step's share, in two calls of compiled code.
+
+    Each operation on tensors finds its own code gone from the cache after such a call, and takes ten times as long as
+    usual; a loss and its graph would cost a fifth of a step.
+    """
+    done = _forth(target, cells, rays, jitter, background, lesson, learning=True)
+    nothing = torch.zeros(len(rays))
+    g_weights = _back(target, background, lesson.reach, done, [done.g_rgb, nothing, nothing])
+    n_samples, loss, squared_error = done.totals.tolist()
+    return Learned(g_weights, int(n_samples), loss, squared_error)

@@ -11,13 +11,12 @@ import math
 from fractions import Fraction
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.pixels import Views
-from nerfkit.kernels.raycast import Cells, Target
 from nerfkit.types import Rays, Samples
 
 _PRIMES = (1, 2654435761, 805459861)
@@ -42,6 +41,15 @@ def pixel_rays(picked: Int[Tensor, " n"], views: Views) -> Rays:
         d = torch.nn.functional.normalize(torch.cat([(xy - centre) / focal, torch.ones_like(focal[:, :1])], 1), dim=1)
     c2w = views.c2w[view]
     return Rays(c2w[:, :, 3], (c2w[:, :, :3] @ d[:, :, None])[:, :, 0], d[:, 2])
+
+
+def pixel_colors(
+    picked: Int[Tensor, " n"], values: UInt8[Tensor, "n_pixels c"], background: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """alpha rgb + (1 - alpha) background, alpha 1 where there is none."""
+    values = values[picked] / 255.0
+    alpha = values[:, 3:] if values.shape[1] == 4 else torch.ones_like(values[:, :1])
+    return alpha * values[:, :3] + (1.0 - alpha) * background
 
 
 def encode(
@@ -234,37 +242,6 @@ def composite(
     if not colors:
         return background, sigmas.new_zeros(0), sigmas.new_zeros(0), weights
     return torch.stack(colors), torch.stack(opacities), torch.stack(distances), weights
-
-
-def cast(
-    target: Target,
-    cells: Cells,
-    rays: Rays,
-    jitter: Float[Tensor, " n_rays"],
-    background: Float[Tensor, "n_rays 3"],
-    early_stop: float,
-    reach: float = 0.0,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
-    """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
-    density, color = target.networks.density, target.networks.color
-    shapes = [*zip(density[1:], density, strict=False), *zip(color[1:], color, strict=False)]
-    flat = target.weights.split([n * m for n, m in shapes])
-    matrices = [w.view(shape) for w, shape in zip(flat, shapes, strict=True)]
-
-    def network(x: Tensor, weights: list[Tensor]) -> Tensor:
-        for w in weights[:-1]:
-            x = torch.relu(x @ w.T)
-        return x @ weights[-1].T
-
-    n = len(density) - 1
-    samples = march(rays, jitter, cells.bits, cells.blocks, cells.stepping)
-    g = network(encode(sample_positions(rays, samples), target.table, target.grid.layout), matrices[:n])
-    sigmas = torch.exp(g[:, 0].clamp(max=15.0))
-    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
-    harmonics = spherical_harmonics(rays.rays_d, math.isqrt(color[0] - density[-1]))
-    rgbs = torch.sigmoid(network(join_directions(g[rows.long()], harmonics, kept.ray_indices), matrices[n:]))
-    rgb, opacity, t_sum, _ = composite(sigmas[rows.long()], rgbs, kept, background, reach)
-    return rgb, opacity, t_sum, kept.packed_info
 
 
 def take_rows(values: Float[Tensor, "m c"], rows: Int[Tensor, " n"], n_owned: int) -> Float[Tensor, "n c"]:

@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel, prepare_cpu
-from nerfkit.render import BACKGROUNDS, Model, new_model, render_rays
+from nerfkit.kernels.raycast import Learned, Lesson, learn
+from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, new_model, render_rays
 from nerfkit.run import Run
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene.scene import Scene
-from nerfkit.train.losses import LOSSES
+from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer, rate_at
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.progress import Report
+from nerfkit.types import Rays
 
 _TASK_SAMPLES = 8192
 """Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
@@ -45,55 +48,46 @@ class Clock:
         return self.step / config.train.steps if config.train.steps else self.seconds / config.train.time_budget
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one task of a step found."""
-
-    gradients: list[Tensor]
-    loss: Tensor
-    squared_error: Tensor
-    n_samples: int
-
-
-def _task(model: Model, pixels: Pixels, picked: Tensor, background: Tensor, jitter: Tensor, n_rays: int) -> Outcome:
-    """Render some of a step's rays and differentiate their share of its loss."""
-    config = model.config.train
-    rays = pixels.rays(picked, model.frame)
-    target = pixels.colors(picked, background)
-    reach = config.gradient_reach * model.frame.near_plane * model.frame.scale
-    rendered = render_rays(model.field, model.sampler, rays, background, jitter, reach, _ROOM * _TASK_SAMPLES)
-    loss = LOSSES[config.loss](rendered.rgb, target) / (3 * n_rays)
+def _learn_in_stages(model: Model, rays: Rays, background: Tensor, jitter: Tensor, lesson: Lesson) -> Learned:
+    """What `learn` does, one stage after the other, over all rays."""
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter, lesson.reach)
+    loss = Huber(lesson.delta, lesson.factor)(rendered.rgb, lesson.truth)
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
     parameters = [*model.field.network_parameters(), model.field.table]
-    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
-    error = ((rendered.rgb.detach() - target) ** 2).sum() / (3 * n_rays)
-    return Outcome(gradients, loss.detach(), error, rendered.n_samples)
+    *gradients, _ = torch.autograd.grad(loss, parameters)
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    error = mse_loss(rendered.rgb.detach(), lesson.truth, reduction="sum")
+    return Learned(flat, rendered.n_samples, loss.item(), error.item())
 
 
 def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator) -> tuple[float, float, int]:
     """Draw rays and leave the gradients of all parameters in ``.grad``; returns loss, mean squared error, samples."""
-    device, field = model.device, model.field
+    device, field, config = model.device, model.field, model.config.train
     picked = pixels.draw(n_rays, generator)
     jitter = torch.rand(n_rays, generator=generator).to(device)
     if pixels.scene.background in BACKGROUNDS:
         background = torch.full((n_rays, 3), BACKGROUNDS[pixels.scene.background], device=device)
     else:
         background = torch.rand(n_rays, 3, generator=generator).to(device)
-    n_tasks = max(1, round(model.config.train.samples_per_step / _TASK_SAMPLES)) if device.type == "cpu" else 1
+    n_tasks = max(1, round(config.samples_per_step / _TASK_SAMPLES)) if device.type == "cpu" else 1
     bounds = [n_rays * i // n_tasks for i in range(n_tasks + 1)]
+    loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
+    rays, truth = pixels.rays(picked, model.frame), pixels.colors(picked, background)
+    target, cells = field.target(), model.sampler.cells()
 
-    def task(i: int) -> Outcome:
+    def task(i: int) -> Learned:
         part = slice(bounds[i], bounds[i + 1])
-        return _task(model, pixels, picked[part], background[part], jitter[part], n_rays)
+        room = _ROOM * _TASK_SAMPLES
+        lesson = Lesson(truth[part], loss.delta, loss.factor / (3 * n_rays), EARLY_STOP, reach, room)
+        if device.type == "cpu":
+            return learn(target, cells, rays[part], jitter[part], background[part], lesson)
+        return _learn_in_stages(model, rays[part], background[part], jitter[part], lesson)
 
-    outcomes = parallel(task, range(n_tasks), device)
+    learned = parallel(task, range(n_tasks), device)
     field.grid.collect(field.table)
-    for parameter, *gradients in zip(
-        field.network_parameters(), *(outcome.gradients for outcome in outcomes), strict=True
-    ):
-        parameter.grad = sum(gradients[1:], gradients[0])
-    loss, error = (float(sum(getattr(o, name) for o in outcomes)) for name in ("loss", "squared_error"))
-    return loss, error, sum(o.n_samples for o in outcomes)
+    field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
+    error = sum(one.squared_error for one in learned) / (3 * n_rays)
+    return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
 
 
 def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerfkit.kernels.pixels import Views, pixel_rays
+from nerfkit.kernels.pixels import Views, pixel_colors, pixel_rays
 from nerfkit.poses import SceneError
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.types import Rays
@@ -72,11 +72,7 @@ class Pixels:
 
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
-        # No kernel: the launch of one takes longer than these.
-        values = self.values.index_select(0, picked.to(self.values.device)) / 255.0
-        if values.shape[1] == 3:
-            return values
-        return torch.lerp(background, values[:, :3], values[:, 3:])
+        return pixel_colors(picked.to(self.values.device), self.values, background)
 
 
 def _row(image: np.ndarray, channels: int) -> np.ndarray:

@@ -240,10 +240,21 @@ def whole_ray_of_even_steps(patch: Patch) -> None:
     raycast._forward.cache_clear()
 
 
+def whole_ray_of_plain_squares(patch: Patch) -> None:
+    patch.setattr(raycast, "RAYS", raycast.RAYS.replace("lanes::clamp(e, -delta, delta)", "e"))
+    raycast._forward.cache_clear()
+
+
+def one_colour_for_alpha(patch: Patch) -> None:
+    op = pixels.pixel_colors
+    patch.setattr(pixels, "pixel_colors", lambda picked, values, behind: op(picked, values.flip(1), behind))
+
+
 FAULTS: dict[Callable[[Patch], None], str] = {
     picks_of_the_next_pixel: "pixel rays, bent, directions",
     views_end_one_later: "pixel rays, pinhole, origins",
     distance_for_cosine: "pixel rays, pinhole, cosines",
+    one_colour_for_alpha: "pixel colours, 4 channels",
     another_prime: "hash grid",
     no_half_cell: "hash grid",
     swapped_axes: "hash grid",
@@ -273,6 +284,7 @@ FAULTS: dict[Callable[[Patch], None], str] = {
     whole_ray_backward_without_a_mask: "whole rays, gradient of weights",
     whole_ray_with_another_harmonic: "whole rays, rgb",
     whole_ray_of_even_steps: "whole rays, samples",
+    whole_ray_of_plain_squares: "learning, gradient of weights",
 }
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nerfkit.fields.mlp import network_dtype
-from nerfkit.kernels import reference
+from nerfkit.kernels import reference, reference_rays
 from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Cells, Networks, Target, cast
+from nerfkit.kernels.raycast import Cells, Lesson, Networks, Target, cast, learn
 from nerfkit.types import Rays
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def gradients(target: Target, outputs: tuple[Tensor, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("shape", NETWORKS)
 def test_values_and_gradients_are_those_of_the_twins_in_a_row(shape: str, steps: str, reach: float) -> None:
     target, cells = target_of(NETWORKS[shape]), cells_of(STEPPINGS[steps])
-    *expected, wanted_info = reference.cast(target, cells, rays(), *columns(), NEVER, reach)
+    *expected, wanted_info = reference_rays.cast(target, cells, rays(), *columns(), NEVER, reach)
     *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER, reach, 20000)
     assert torch.equal(packed_info, wanted_info)
     for actual, wanted in zip(pixels, expected, strict=True):
@@ -96,10 +96,31 @@ def test_values_and_gradients_are_those_of_the_twins_in_a_row(shape: str, steps:
         assert relative_error(actual, wanted) < 1e-3
 
 
+@pytest.mark.parametrize("delta", [0.1, math.inf])
+@pytest.mark.parametrize("steps", STEPPINGS)
+def test_learning_is_casting_a_loss_and_its_backward_pass(steps: str, delta: float) -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS[steps])
+    truth = torch.rand(N_RAYS, 3, generator=torch.Generator().manual_seed(5))
+    lesson = Lesson(truth, delta, 3.0, 1e-3, 0.8, 20000)
+    learned = learn(target, cells, rays(), *columns(), lesson)
+    g_table = target.table.grad
+    target.table.grad = None
+    rgb, *_, packed_info = cast(target, cells, rays(), *columns(), 1e-3, 0.8, 20000)
+    e = (rgb - truth).abs()
+    assert 0.1 < float((e < 0.1).float().mean()) < 0.9
+    loss = 3.0 * torch.where(e < delta, e * e / 2, min(delta, 1e6) * (e - min(delta, 1e6) / 2)).sum()
+    loss.backward()
+    assert learned.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert learned.squared_error == pytest.approx((e * e).sum().item(), rel=1e-5)
+    assert learned.n_samples == int(packed_info[:, 1].sum())
+    assert_close(learned.g_weights, target.weights.grad)
+    assert_close(g_table, target.table.grad)
+
+
 @pytest.mark.parametrize("steps", STEPPINGS)
 def test_empty_blocks_are_left_out(steps: str) -> None:
     target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS[steps], 0.4)
-    *expected, wanted_info = reference.cast(target, cells, rays(), *columns(), NEVER)
+    *expected, wanted_info = reference_rays.cast(target, cells, rays(), *columns(), NEVER)
     *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER)
     n_samples = int(wanted_info[:, 1].sum())
     *_, everywhere = cast(target, cells_of(STEPPINGS[steps]), rays(), *columns(), NEVER)
@@ -139,8 +160,8 @@ def test_a_rounded_table_is_looked_up_and_the_table_learns() -> None:
 @pytest.mark.parametrize("stop", [0.5, 1e-3])
 def test_a_ray_ends_where_it_is_opaque(stop: float) -> None:
     target, cells = target_of(NETWORKS["default"], thickness=3.0), cells_of(STEPPINGS["even"])
-    *_, wanted_info = reference.cast(target, cells, rays(), *columns(), stop)
-    *_, everything = reference.cast(target, cells, rays(), *columns(), NEVER)
+    *_, wanted_info = reference_rays.cast(target, cells, rays(), *columns(), stop)
+    *_, everything = reference_rays.cast(target, cells, rays(), *columns(), NEVER)
     *pixels, packed_info = cast(target, cells, rays(), *columns(), stop, 0.0, 20000)
     assert torch.equal(packed_info, wanted_info) and wanted_info[:, 1].sum() < 0.7 * everything[:, 1].sum()
     *without, _ = cast(dataclasses.replace(target, weights=target.weights.detach()), cells, rays(), *columns(), stop)
