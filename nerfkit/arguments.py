@@ -56,6 +56,23 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Find the cameras of a folder of photographs or a video, and write a scene to train on.
+
+    Interrupted, the same command goes on where it was.
+    """
+
+    photos: Annotated[Positional[Path], arg(metavar="PHOTOS|VIDEO")]
+    """Folder of photographs, searched in all its depths, or a video."""
+    out: Annotated[Path | None, arg(metavar="SCENE", aliases=["-o"])] = None
+    """Folder of the scene: a new or an empty one. By default PHOTOS-scene beside them."""
+    frames: Annotated[int, arg(metavar="N")] = 120
+    """Video: how many frames to take, the sharpest of each stretch."""
+    max_size: Annotated[int, arg(metavar="PIXELS")] = 0
+    """Longest side of the pictures written; 0 keeps that of the photographs."""
+
+
+@dataclass(frozen=True)
 class Eval:
     """Score a run on held-out views: metrics.json and report.html in its folder."""
 

@@ -106,8 +106,10 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
         for view in views_fn(views):
             yield scene.image_names[view], _picture(model, scene, view, background), truth(scene, view, background)
 
-    scores = score_images(pairs())
-    setting = Setting(background=background, split=split, split_rule=scene.split_rule)
+    masks = {} if scene.masks is None else {scene.image_names[view]: scene.masks[view] for view in views}
+    scores = score_images(pairs(), masks=masks)
+    masked = any(not mask.all() for mask in masks.values())
+    setting = Setting(background=background, split=split, split_rule=scene.split_rule, masked=masked)
     record = metrics_record(scores, setting, cost_of(run, run.load_checkpoint()), run.config)
     if split != "test":
         run.write_json(f"metrics-{split}.json", record)

@@ -11,13 +11,14 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nerfkit import __version__
+from nerfkit.terminal import print_record, print_table, say, stages, track, track_named
 
 if TYPE_CHECKING:
     from nerfkit.arguments import Export, Render
@@ -41,18 +42,18 @@ def main(words: list[str] | None = None) -> int:
     verb, *rest = words
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
-        _say(f"there is no verb {verb}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"))
+        say(f"there is no verb {verb}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"))
         return 2
     try:
         with _remarks():
             return VERBS[verb](rest)
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         return INTERRUPTED
     except Exception as error:  # the one place where errors become sentences
         if debug:
             raise
-        _say(_sentence(error))
+        say(_sentence(error))
         return getattr(error, "exit_code", 1)
 
 
@@ -69,31 +70,31 @@ def train(words: list[str]) -> int:
         from nerfkit.engines import explain
         from nerfkit.train.loop import fit
 
-        _say(explain(config.engine))
+        say(explain(config.engine))
         session = begin(arguments, config, ["nerfkit", "train", *words])
         run, scene = session.run, session.scene
         for text in session.remarks:
-            _say(text)
+            say(text)
         spent = time.monotonic() - started
-        _say(f"run {run.path}: {len(scene.images)} pictures of {scene.name}, loaded in {spent:.1f} s")
+        say(f"run {run.path}: {len(scene.images)} pictures of {scene.name}, loaded in {spent:.1f} s")
 
         def first(preparation: float) -> None:
-            _say(f"kernels and buffers prepared in {preparation:.1f} s")
+            say(f"kernels and buffers prepared in {preparation:.1f} s")
 
-        with page_of(arguments, session, _say) as viewer:
+        with page_of(arguments, session, say) as viewer:
             reports = fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
             watched = reports if viewer is None else viewer.watch(reports)
             if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.stopped):
-                _say(f"stopped; go on with: nerfkit train --resume {run.path}")
+                say(f"stopped; go on with: nerfkit train --resume {run.path}")
                 return INTERRUPTED
             if arguments.no_eval or not scene.splits["test"]:
-                _say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
+                say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
                 print(run.path)
             else:
-                _print_record(evaluate_run(run, scene, "test", _track))
+                print_record(evaluate_run(run, scene, "test", track))
                 print(run.path / "report.html")
             if viewer is not None and viewer.visited:
-                _say("close the page to end")
+                say("close the page to end")
                 viewer.stay()
         return 0
 
@@ -117,7 +118,7 @@ def view(words: list[str]) -> int:
     model = load_model(run)
     scene = scene_of(run, arguments.scene)
     viewer = Viewer(scene, model, run, arguments.port, backdrop(scene))
-    _say(f"look at {viewer.url}; closing the page ends this")
+    say(f"look at {viewer.url}; closing the page ends this")
     try:
         viewer.stay()
     finally:
@@ -136,11 +137,11 @@ def eval_(words: list[str]) -> int:
     run = Run.open(arguments.run)
     run.load_checkpoint()  # a run without one is told at once, not after its scene was read
     scene = scene_of(run, arguments.scene)
-    record = evaluate_run(run, scene, arguments.split, _track)
+    record = evaluate_run(run, scene, arguments.split, track)
     if arguments.json:
         print(json.dumps(record, indent=1))
     else:
-        _print_record(record)
+        print_record(record)
     return 0
 
 
@@ -168,12 +169,12 @@ def render(words: list[str]) -> int:
     between = depth_range(model, cameras) if arguments.depth else (1.0, 2.0)
     beside = out.with_name(f"{out.stem}-depth{out.suffix}")
     with film(out, fps) as add, film(beside, fps) if arguments.depth else nullcontext() as add_depth:
-        for rendered in _track(shoot(model, cameras, background), len(cameras)):
+        for rendered in track(shoot(model, cameras, background), len(cameras)):
             add((rendered.rgb.clamp(0, 1) * 255).round().byte().numpy())
             if add_depth is not None:
                 add_depth(depth_picture(rendered.depth, rendered.opacity, between))
     size = f"{int(cameras.width[0])}x{int(cameras.height[0])}"
-    _say(f"{len(cameras)} frames of {size}, {fps:g} a second")
+    say(f"{len(cameras)} frames of {size}, {fps:g} a second")
     for file in (out, beside) if arguments.depth else (out,):
         print(file)
     return 0
@@ -209,20 +210,50 @@ def export(words: list[str]) -> int:
     scene = scene_of(run, arguments.scene)
     cameras = scene.cameras[scene.splits["train"]]
     if kind == "points":
-        points = gather_points(model, cameras, arguments.points, _track_named)
+        points = gather_points(model, cameras, arguments.points, track_named)
         write_points(points, out)
-        _say(f"{len(points.positions)} points")
+        say(f"{len(points.positions)} points")
     else:
         names = ("resolution", "levels", "threshold", "parts", "watertight")
         options = MeshOptions(**{name: getattr(arguments, name) for name in names})
-        mesh = extract_mesh(model, cameras, options, _track_named)
+        mesh = extract_mesh(model, cameras, options, track_named)
         write_mesh(mesh, out)
         found = mesh.agreement
-        _say(f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
-        _say(
+        say(f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
+        say(
             f"surface at a density of {found.threshold:.3g}: silhouettes agree with the renders to {found.iou:.3f} "
             f"(intersection over union), depths to {found.depth_error:.2g} (median, scene units)"
         )
+    print(out)
+    return 0
+
+
+def prepare(words: list[str]) -> int:
+    """Find the cameras of a folder of photographs or a video: a scene to train on."""
+    from nerfkit.arguments import Prepare, UsageError, parse
+
+    arguments = parse(Prepare, "prepare", words)
+    for name, least in (("frames", 3), ("max_size", 0)):
+        if getattr(arguments, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least {least}")
+    from nerfkit.prepare import PICTURE
+    from nerfkit.prepare import prepare as make
+
+    out = arguments.out or arguments.photos.with_name(f"{arguments.photos.stem}-scene")
+    with stages() as on_progress:
+        record = make(arguments.photos, out, arguments.frames, arguments.max_size, on_progress)
+    laid = "" if record["gps_error"] is None else f"; laid on GPS to {record['gps_error']:.2g} m"
+    rows = {
+        "photos": f"{record['n_registered']} of {record['n_photos']} registered",
+        "points": f"{record['n_points']}, median reprojection error {record['reprojection_error']:.2f} pixels{laid}",
+        "compared": record["matching"],
+        "lens": ", ".join(record["lenses"]),
+        "cameras": out / PICTURE,
+    }
+    print_table(rows.items())
+    for name, why in record["missing"].items():
+        say(f"{name}: {why}")
+    say(f"next: nerfkit train {out}")
     print(out)
     return 0
 
@@ -243,13 +274,13 @@ def info(words: list[str]) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        _print_table(facts.items())
+        print_table(facts.items())
     if arguments.picture is not None:
         from nerfkit.assess import rig_of
         from nerfkit.report import write_cameras
 
         write_cameras(rig_of(scene), scene.name, arguments.picture)
-        _say(f"cameras drawn in {arguments.picture}")
+        say(f"cameras drawn in {arguments.picture}")
     return 0
 
 
@@ -273,6 +304,7 @@ def doctor(words: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
+    "prepare": prepare,
     "train": train,
     "eval": eval_,
     "render": render,
@@ -294,10 +326,6 @@ def _help() -> str:
     )
 
 
-def _say(text: str) -> None:
-    print(f"nerfkit: {text}", file=sys.stderr, flush=True)
-
-
 def _sentence(error: Exception) -> str:
     """What to say about an error. Those of our own classes carry a sentence; others were not foreseen."""
     text = " ".join(str(error).split())
@@ -316,7 +344,7 @@ def _remarks() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
         if category.__module__.startswith("nerfkit."):
-            _say(f"warning: {message}")
+            say(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -345,40 +373,3 @@ def _check_export(arguments: Export) -> None:
             raise UsageError(f"--{name} {value}: expected a positive number")
     if not 0 <= arguments.parts <= 1:
         raise UsageError(f"--parts {arguments.parts}: expected a share from 0 to 1")
-
-
-def _track_named(items: Iterable[Any], text: str) -> Iterable[Any]:
-    return _track(items, text=text)
-
-
-def _track(items: Iterable[Any], total: int | None = None, text: str = "rendering") -> Iterable[Any]:
-    """Pass items through under a bar, on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    total = len(items) if total is None else total  # type: ignore[arg-type]
-    hidden = not console.is_terminal
-    return track(items, text, total, console=console, transient=True, disable=hidden)
-
-
-def _print_record(record: dict[str, Any]) -> None:
-    from nerfkit.charts import duration, si
-
-    lpips = f"{record['lpips']:.4f}" if record["lpips"] is not None else f"none ({record['lpips_reason']})"
-    rates = f"{si(record['rays_per_second'])} rays/s, {si(record['samples_per_ray'])} samples/ray"
-    rows = {
-        "PSNR": f"{record['psnr']:.2f} dB",
-        "SSIM": f"{record['ssim']:.4f}",
-        "LPIPS": lpips,
-        "protocol": f"{record['protocol']}, {record['n_images']} {record['split']} views over {record['background']}",
-        "training": f"{duration(record['train_seconds'])}, {record['n_steps']} steps, {rates}",
-        "size": f"model {si(record['model_bytes'])}B, peak memory {si(record['peak_memory_bytes'])}B",
-        "device": record["device"],
-    }
-    _print_table(rows.items())
-
-
-def _print_table(rows: Iterable[tuple[str, str]]) -> None:
-    for label, text in rows:
-        print(f"{label:12} {text}")

@@ -32,6 +32,9 @@ class DataConfig:
     background: Literal["auto", "white", "black", "random"] = "auto"
     """Colour behind images with alpha; auto: random in training (but that of plain
     borders, if all views have them), white in pictures."""
+    masks: Literal["ignore", "cut", "off"] = "ignore"
+    """What masks mean: ignore leaves the pixels that they hide out of training and scores; cut takes what they show
+    for an object on nothing; off does not read them."""
     aabb_scale: float = 0.0
     """Side of the model's box in units of the region that the cameras look at; 0 decides from the cameras."""
 

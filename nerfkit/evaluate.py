@@ -10,6 +10,8 @@ in the manner of nerfbaselines' "nerf" protocol:
 - SSIM is that of Wang et al. (2004) in the form of dm-pix and tf.image: a Gaussian window of 11 x 11 with sigma 1.5,
   k1 = 0.01, k2 = 0.03, range 1, each channel alone, the mean over windows that lie wholly inside. It is computed in
   double precision, where variances need no clamping;
+- where a mask says that pixels are not to be used, both pictures are black there; PSNR counts the other pixels, SSIM
+  the windows about them, LPIPS everything (``masked`` in the record says that there were masks);
 - LPIPS is version 0.1 of Zhang et al. (2018) with VGG-16, ``null`` and a reason where its weights are absent;
 - each is computed per picture, then averaged.
 """
@@ -21,7 +23,7 @@ import functools
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,7 +34,7 @@ import cv2
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,6 +45,8 @@ Picture = Float[np.ndarray, "h w 3"] | Float[Tensor, "h w 3"]
 """RGB in [0, 1]; those of one call have one size."""
 AnyPicture = Float[np.ndarray, "_ _ 3"] | Float[Tensor, "_ _ 3"]
 """The same, each of its own size."""
+Mask = Bool[np.ndarray, "h w"]
+"""True = the pixel counts."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Setting:
     """Which views: train, val or test."""
     split_rule: str
     """How the views were chosen, for a reader: "every 8th view", "the scene's own"."""
+    masked: bool = False
+    """Whether masks left pixels out."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +103,25 @@ def to_bytes(picture: Picture, bits: int = 8) -> UInt8[np.ndarray, "h w 3"]:
     return np.rint(np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * (2**bits - 1)).astype(np.uint8)
 
 
-def psnr(prediction: Picture, truth: Picture) -> float:
+def psnr(prediction: Picture, truth: Picture, mask: Mask | None = None) -> float:
     """Peak signal-to-noise ratio in dB, -10 log10(mean((prediction - truth)**2)); infinite for equal pictures.
+
+    The mean is over the pixels where ``mask`` is true.
 
     >>> round(psnr(np.full((4, 4, 3), 0.5), np.full((4, 4, 3), 0.6)), 6)
     20.0
     """
-    error = float(np.mean((_double(prediction) - _double(truth)) ** 2))
+    squared = (_double(prediction) - _double(truth)) ** 2
+    error = float(np.mean(squared if mask is None else squared[mask]))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None) -> float:
+def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None, mask: Mask | None = None) -> float:
     """Structural similarity, in [-1, 1]; 1 for equal pictures.
 
     With window means mu, variances v and covariance c, the mean over windows and channels of
-    (2 mu_a mu_b + k1^2) (2 c + k2^2) / ((mu_a^2 + mu_b^2 + k1^2) (v_a + v_b + k2^2)).
+    (2 mu_a mu_b + k1^2) (2 c + k2^2) / ((mu_a^2 + mu_b^2 + k1^2) (v_a + v_b + k2^2)); with a mask, over the windows
+    whose middle it marks, or over all if there is none.
 
     Raises ValueError where a picture is smaller than the window.
     """
@@ -132,7 +142,9 @@ def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None) 
     covariance = window_mean(a * b) - mean_a * mean_b
     c1, c2 = rule.ssim_k1**2, rule.ssim_k2**2
     top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return float(np.mean(top / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))))
+    every = top / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))
+    middle = None if mask is None else mask[margin : -margin or None, margin : -margin or None]
+    return float(np.mean(every if middle is None or not middle.any() else every[middle]))
 
 
 _TRUNKS = {
@@ -229,6 +241,7 @@ def score_images(
     protocol: Protocol | None = None,
     lpips_weights: Path | None = None,
     save_to: Path | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Score pictures, one at a time.
 
@@ -237,6 +250,8 @@ def score_images(
         protocol: ``nerfkit-v1`` where None.
         lpips_weights: file of the trunk's weights; None looks in torch's cache.
         save_to: folder that gets each prediction, as it was scored, as a PNG.
+        masks: which pixels count (h, w), by name; a picture without one counts whole, one whose mask leaves nothing
+            is left out.
 
     Returns ``psnr, ssim, lpips, lpips_reason, n_images, per_image``; means over pictures. Raises ValueError where two
     pictures differ in size, or there are none.
@@ -250,7 +265,12 @@ def score_images(
             raise ValueError(f"{name}: the render is {tuple(prediction.shape)}, the picture {tuple(truth.shape)}")
         rounded = to_bytes(prediction, rule.bits)
         a, b = rounded / top, to_bytes(truth, rule.bits) / top
-        record = {"name": name, "psnr": min(psnr(a, b), rule.psnr_cap), "ssim": ssim(a, b, rule)}
+        mask = (masks or {}).get(name)
+        if mask is not None:
+            if not mask.any():
+                continue
+            a, b = a * mask[..., None], b * mask[..., None]
+        record = {"name": name, "psnr": min(psnr(a, b, mask), rule.psnr_cap), "ssim": ssim(a, b, rule, mask)}
         if metric is not None and min(a.shape[:2]) < 32:
             metric, reason = None, f"{name} is smaller than the 32 pixels that LPIPS needs"
         if metric is not None:

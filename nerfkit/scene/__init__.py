@@ -15,7 +15,7 @@ from nerfkit.config import DataConfig
 from nerfkit.poses import SceneError
 from nerfkit.scene.box import choose_frame
 from nerfkit.scene.colmap import MODEL_FOLDERS, read_colmap
-from nerfkit.scene.images import Picture, read_pictures
+from nerfkit.scene.images import Picture, cut_out, read_pictures
 from nerfkit.scene.listing import View
 from nerfkit.scene.llff import read_llff
 from nerfkit.scene.scene import Frame, Scene, alpha_of
@@ -110,7 +110,10 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     listing = READERS.get(file.name, read_transforms)(file)
     views = listing.views
     splits, rule = _splits(views, config.hold_out_every, file)
-    pictures = list(read_pictures([(view.path, view.mask_path) for view in views], config.downscale))
+    paths = [(view.path, None if config.masks == "off" else view.mask_path) for view in views]
+    pictures = list(read_pictures(paths, config.downscale))
+    if config.masks == "cut":
+        pictures = [cut_out(picture) for picture in pictures]
     cameras, notes = _cameras(views, pictures, config.downscale)
 
     train = splits["train"]

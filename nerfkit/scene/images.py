@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -111,6 +111,16 @@ def reduce_mask(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, 
     mask = _blocks(mask, factor)
     h, w = mask.shape
     return mask.reshape(h // factor, factor, w // factor, factor).all(axis=(1, 3))
+
+
+def cut_out(picture: Picture) -> Picture:
+    """A picture whose mask is its alpha: what it hides is transparent."""
+    if picture.mask is None:
+        return picture
+    pixels, alpha = picture.pixels, np.where(picture.mask, 255, 0).astype(np.uint8)
+    if pixels.shape[2] == 4:
+        alpha = np.minimum(alpha, pixels[..., 3])
+    return replace(picture, pixels=np.dstack([pixels[..., :3], alpha]), mask=None)
 
 
 def read_picture(path: Path, mask_path: Path | None, factor: int) -> Picture:

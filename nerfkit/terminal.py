@@ -1,0 +1,85 @@
+"""What the command says on a terminal: results on standard output, remarks and bars on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def say(text: str) -> None:
+    """A remark."""
+    print(f"nerfkit: {text}", file=sys.stderr, flush=True)
+
+
+def track_named(items: Iterable[Any], text: str) -> Iterable[Any]:
+    """`track` with the text that it shows."""
+    return track(items, text=text)
+
+
+def track(items: Iterable[Any], total: int | None = None, text: str = "rendering") -> Iterable[Any]:
+    """Pass items through under a bar, on a terminal."""
+    from rich.console import Console
+    from rich.progress import track as tracked
+
+    console = Console(stderr=True)
+    total = len(items) if total is None else total  # type: ignore[arg-type]
+    hidden = not console.is_terminal
+    return tracked(items, text, total, console=console, transient=True, disable=hidden)
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """The figures of an evaluation."""
+    from nerfkit.charts import duration, si
+
+    lpips = f"{record['lpips']:.4f}" if record["lpips"] is not None else f"none ({record['lpips_reason']})"
+    rates = f"{si(record['rays_per_second'])} rays/s, {si(record['samples_per_ray'])} samples/ray"
+    rows = {
+        "PSNR": f"{record['psnr']:.2f} dB",
+        "SSIM": f"{record['ssim']:.4f}",
+        "LPIPS": lpips,
+        "protocol": f"{record['protocol']}, {record['n_images']} {record['split']} views over {record['background']}",
+        "training": f"{duration(record['train_seconds'])}, {record['n_steps']} steps, {rates}",
+        "size": f"model {si(record['model_bytes'])}B, peak memory {si(record['peak_memory_bytes'])}B",
+        "device": record["device"],
+    }
+    print_table(rows.items())
+
+
+def print_table(rows: Iterable[tuple[str, Any]]) -> None:
+    """Labelled lines."""
+    for label, text in rows:
+        print(f"{label:12} {text}")
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of long work, or on anything but a terminal a line when one begins.
+
+    The context's value hears the name of a stage, how much is done and how much there is.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, Any] = {}
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total)
+                if not console.is_terminal:
+                    say(f"{stage} ({total})")
+            progress.update(bars[stage], completed=done, total=total)
+
+        yield on_progress
