@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nerfkit.config import Config, load_preset
+from nerfkit.config import Config, flat, load_preset
 
 Arguments = TypeVar("Arguments")
 
@@ -47,6 +47,8 @@ class Train:
     """Go on with the run, in its folder and with its settings."""
     no_eval: bool = False
     """Do not score the model after training."""
+    tensorboard: bool = False
+    """Write curves for TensorBoard into the run's folder tensorboard, too."""
     view: bool = False
     """Show the training in the browser while it goes on; closing the page stops it with a checkpoint."""
     port: Annotated[int, arg(metavar="N")] = 7007
@@ -155,6 +157,16 @@ class View:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Put two to four runs side by side on one page: figures, curves, pictures, settings."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN RUN ...")]
+    """Folders of the runs."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("compare.html")
+    """The page."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Say what a folder of posed photographs holds, and what is wrong with it."""
 
@@ -210,15 +222,8 @@ def seconds(text: str) -> float:
 
 def differing(settings: Config, base: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted keys in which two configs differ, with the value of each."""
-    ours, theirs = (_flat(dataclasses.asdict(config)) for config in (settings, base))
+    ours, theirs = (flat(dataclasses.asdict(config)) for config in (settings, base))
     return {key: (value, theirs[key]) for key, value in ours.items() if value != theirs[key]}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _value_of(flag: str, words: list[str]) -> str | None:

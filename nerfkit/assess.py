@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
 from nerfkit.render import Model, background_color, load_model, render_image
 from nerfkit.report import write_report
 from nerfkit.run import Checkpoint, Run, RunError
-from nerfkit.scene import Scene, load_scene
+from nerfkit.scene import Scene, SceneError, load_scene
 
 ViewsFn = Callable[[list[int]], Iterable[int]]
 """Passes the indices of views through, one when the one before is done: the place for a progress bar."""
@@ -122,6 +122,30 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
 
     write_report(run.path, picture, rig_of(scene))
     return record
+
+
+def pictures_of(
+    folders: Sequence[Path],
+) -> tuple[Callable[[Run, str], Tensor] | None, Callable[[str], Tensor] | None, str]:
+    """Functions that give the render of a run's view, and the view's truth, for runs of one scene.
+
+    Returns None for both, and the reason, where the runs are not of one scene, or it is not there.
+    """
+    runs = [Run.open(folder) for folder in folders]
+    if len({run.provenance["scene"]["fingerprint"] for run in runs}) > 1:
+        return None, None, "the runs are not of one scene"
+    try:
+        seen = {run.path: (scene_of(run), load_model(run)) for run in runs}
+    except (RunError, SceneError) as error:
+        return None, None, str(error)
+    first = seen[runs[0].path][0]
+    background = backdrop(first)
+
+    def view(run: Run, name: str) -> Tensor:
+        scene, model = seen[run.path]
+        return _picture(model, scene, scene.image_names.index(name), background)
+
+    return view, lambda name: truth(first, first.image_names.index(name), background), ""
 
 
 def _picture(model: Model, scene: Scene, view: int, background: str) -> Float[Tensor, "h w 3"]:

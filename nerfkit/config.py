@@ -142,6 +142,18 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     return value
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain data with dotted keys.
+
+    >>> flat({"train": {"steps": 5}, "engine": "auto"})
+    {'train.steps': 5, 'engine': 'auto'}
+    """
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
 def from_dict(cls: type, data: dict[str, Any], prefix: str = "") -> Any:
     """Build a config dataclass from plain data, laid over its defaults.
 

@@ -10,6 +10,8 @@ in the manner of nerfbaselines' "nerf" protocol:
 - SSIM is that of Wang et al. (2004) in the form of dm-pix and tf.image: a Gaussian window of 11 x 11 with sigma 1.5,
   k1 = 0.01, k2 = 0.03, range 1, each channel alone, the mean over windows that lie wholly inside. It is computed in
   double precision, where variances need no clamping;
+- GMSD is the gradient magnitude similarity deviation of Xue et al. (2014): a perceptual distance that needs no weights,
+  0 for equal pictures;
 - where a mask says that pixels are not to be used, both pictures are black there; PSNR counts the other pixels, SSIM
   the windows about them, LPIPS everything (``masked`` in the record says that there were masks);
 - LPIPS is version 0.1 of Zhang et al. (2018) with VGG-16, ``null`` and a reason where its weights are absent;
@@ -147,6 +149,28 @@ def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None, 
     return float(np.mean(every if middle is None or not middle.any() else every[middle]))
 
 
+def gmsd(prediction: Picture, truth: Picture) -> float:
+    """Gradient magnitude similarity deviation (Xue et al. 2014): 0 for equal pictures, larger is worse.
+
+    The standard deviation of (2 m_a m_b + c) / (m_a^2 + m_b^2 + c), where m is the length of the gradient (Prewitt) of
+    the brightness in [0, 255], halved by 2 x 2 means, and c = 170. What the eye notices is not the mean distortion of
+    edges but how unevenly it is spread.
+
+    Raises ValueError where a picture is smaller than 6 pixels a side.
+    """
+    if min(prediction.shape[:2]) < 6:
+        raise ValueError(f"GMSD needs pictures of at least 6 pixels a side, found {tuple(prediction.shape[:2])}")
+    lengths = []
+    for picture in (prediction, truth):
+        grey = 255 * _double(picture) @ np.array([0.299, 0.587, 0.114])
+        small = cv2.blur(grey, (2, 2), anchor=(0, 0))[:-1:2, :-1:2]
+        across = np.array([[1, 0, -1]] * 3) / 3
+        gradients = [cv2.filter2D(small, -1, kernel)[1:-1, 1:-1] for kernel in (across, across.T)]
+        lengths.append(np.hypot(*gradients))
+    a, b = lengths
+    return float(np.std((2 * a * b + 170) / (a * a + b * b + 170)))
+
+
 _TRUNKS = {
     # File in torch's cache, and the five stages: (width of the pooling before it or 0, number of convolutions).
     "vgg": ("vgg16-397923af.pth", ((0, 2), (2, 2), (2, 3), (2, 3), (2, 3))),
@@ -253,8 +277,8 @@ def score_images(
         masks: which pixels count (h, w), by name; a picture without one counts whole, one whose mask leaves nothing
             is left out.
 
-    Returns ``psnr, ssim, lpips, lpips_reason, n_images, per_image``; means over pictures. Raises ValueError where two
-    pictures differ in size, or there are none.
+    Returns ``psnr, ssim, gmsd, lpips, lpips_reason, n_images, per_image``; means over pictures. Raises ValueError where
+    two pictures differ in size, or there are none.
     """
     rule = protocol or PROTOCOLS["nerfkit-v1"]
     metric, reason = load_lpips(rule.lpips_net, lpips_weights)
@@ -270,7 +294,12 @@ def score_images(
             if not mask.any():
                 continue
             a, b = a * mask[..., None], b * mask[..., None]
-        record = {"name": name, "psnr": min(psnr(a, b, mask), rule.psnr_cap), "ssim": ssim(a, b, rule, mask)}
+        record = {
+            "name": name,
+            "psnr": min(psnr(a, b, mask), rule.psnr_cap),
+            "ssim": ssim(a, b, rule, mask),
+            "gmsd": gmsd(a, b),
+        }
         if metric is not None and min(a.shape[:2]) < 32:
             metric, reason = None, f"{name} is smaller than the 32 pixels that LPIPS needs"
         if metric is not None:
@@ -282,7 +311,7 @@ def score_images(
             cv2.imwrite(str(file), np.rint(a[..., ::-1] * 255).astype(np.uint8))
     if not per_image:
         raise ValueError("there is no picture to score: the split is empty")
-    means = {key: fmean(record[key] for record in per_image) for key in ("psnr", "ssim")}
+    means = {key: fmean(record[key] for record in per_image) for key in ("psnr", "ssim", "gmsd")}
     lpips = fmean(record["lpips"] for record in per_image) if metric is not None else None
     return {**means, "lpips": lpips, "lpips_reason": reason, "n_images": len(per_image), "per_image": per_image}
 

@@ -17,60 +17,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from nerfkit.charts import Curve, Rig, duration, line_chart, rig_views, si, smooth
-from nerfkit.config import Config, to_dict
+from nerfkit.config import Config, flat, to_dict
 from nerfkit.evaluate import AnyPicture, Picture, to_bytes
+from nerfkit.page import page, section, table
 from nerfkit.run import Run, RunError
 
 PICTURES = "renders/report"
 MAX_WIDTH = 640
 """Pixels; wider pictures are reduced (area average)."""
-
-STYLE = """
-:root{color-scheme:light dark;--paper:#faf9f7;--card:#fff;--ink:#1c1f23;--soft:#687078;--rule:#e7e4df;--a:#0b7a75;
---b:#cf5b3c;--shade:#0b7a7512}
-@media (prefers-color-scheme:dark){:root{--paper:#121416;--card:#1a1d20;--ink:#e9e7e3;--soft:#949ba3;--rule:#2c3034;
---a:#4cc4ba;--b:#ff8d6d;--shade:#4cc4ba18}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
-"DejaVu Sans",sans-serif;font-variant-numeric:tabular-nums}
-main{max-width:1120px;margin:0 auto;padding:48px 24px 72px}
-h1{font-size:30px;line-height:1.15;letter-spacing:-.02em;margin:0 0 6px;font-weight:650}
-h2{font-size:13px;letter-spacing:.09em;text-transform:uppercase;color:var(--soft);margin:44px 0 14px;font-weight:600}
-p{margin:0;color:var(--soft)}p.note{margin-top:10px;font-size:13px;max-width:100ch}
-.tiles{display:grid;grid-template-columns:repeat(8,1fr);gap:1px;background:var(--rule);
-border:1px solid var(--rule);border-radius:12px;overflow:hidden;margin-top:28px}
-.tile{background:var(--card);padding:16px 18px 14px}
-.tile b{display:block;font-size:25px;line-height:1.2;letter-spacing:-.02em;font-weight:620;white-space:nowrap}
-.tile b small{font-size:14px;font-weight:500;color:var(--soft);letter-spacing:0;margin-left:3px}
-.tile span{font-size:12.5px;color:var(--soft)}.tile.first b{color:var(--a)}
-.card{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:14px 16px;margin:0}
-.grid2,.grid3,.views{display:grid;gap:14px}.grid2{grid-template-columns:repeat(auto-fit,minmax(340px,1fr))}
-.grid3{grid-template-columns:repeat(auto-fit,minmax(290px,1fr))}
-figcaption{display:flex;justify-content:space-between;gap:12px;font-size:13.5px;margin-bottom:8px}
-figcaption b{font-weight:600}figcaption span{color:var(--soft);overflow-wrap:anywhere}
-.trio{display:grid;grid-template-columns:repeat(3,1fr);gap:8px}
-.trio img{display:block;width:100%;border-radius:6px;outline:1px solid var(--rule)}
-.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
-.scale{display:inline-block;width:120px;height:9px;border-radius:5px;vertical-align:-1px;margin:0 6px}
-svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
-.tick{fill:var(--soft);font-size:10.5px}.label{fill:var(--ink);font-size:12px;font-weight:600}
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
-.line.a,.camera.a{stroke:var(--a)}.line.b,.camera.b{stroke:var(--b)}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
-.line.faint{stroke:var(--a);opacity:.28;stroke-width:1}
-.camera{fill:none;stroke-width:1.1;stroke-linejoin:round;opacity:.8}.camera.b{stroke-width:1.5;opacity:1}
-.box{fill:var(--shade);stroke:var(--soft);stroke-dasharray:5 4}
-.key{display:inline-block;width:14px;height:3px;border-radius:2px;vertical-align:3px;margin:0 5px 0 12px}
-.key.a{background:var(--a)}.key.b{background:var(--b)}
-table{border-collapse:collapse;width:100%;font-size:13.5px}
-td,th{text-align:left;vertical-align:top;padding:5px 12px 5px 0;border-bottom:1px solid var(--rule);font-weight:400}
-tr:last-child>*{border-bottom:0}th{color:var(--soft);white-space:nowrap;width:1%;padding-right:22px}
-td{overflow-wrap:anywhere}td s{color:var(--soft);text-decoration:none}
-code{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
-@media (max-width:1040px){.tiles{grid-template-columns:repeat(4,1fr)}}
-@media (max-width:560px){main{padding:28px 14px}.tiles{grid-template-columns:1fr 1fr}
-.trio{grid-template-columns:1fr}.grid2,.grid3{grid-template-columns:1fr}}
-@media print{.card,.tiles{break-inside:avoid}}
-"""
 
 PictureFn = Callable[[str], tuple[AnyPicture, AnyPicture]]
 """Name of a view -> (render, truth), of one size."""
@@ -93,13 +47,13 @@ def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig
     sections = [
         _header(run, metrics, records),
         _tiles(metrics, records),
-        _section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
-        _section("Course of the training", _curves(records)),
-        _section("Cameras", _cameras(rig) if rig is not None else ""),
-        _section("Settings that differ from the defaults", _settings(run.config)),
-        _section("Provenance", _provenance(run, metrics)),
+        section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
+        section("Course of the training", _curves(records)),
+        section("Cameras", _cameras(rig) if rig is not None else ""),
+        section("Settings that differ from the defaults", _settings(run.config)),
+        section("Provenance", _provenance(run, metrics)),
     ]
-    return run.write_text("report.html", _page(_name(run), sections))
+    return run.write_text("report.html", page(_name(run), sections))
 
 
 def write_cameras(rig: Rig, title: str, path: Path) -> None:
@@ -107,17 +61,7 @@ def write_cameras(rig: Rig, title: str, path: Path) -> None:
 
     Raises OSError where the file cannot be written.
     """
-    path.write_text(_page(title, [f"<header>\n<h1>{escape(title)}</h1>\n</header>", _cameras(rig)]), encoding="utf-8")
-
-
-def _page(title: str, sections: list[str]) -> str:
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(filter(None, sections))
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    path.write_text(page(title, [f"<header>\n<h1>{escape(title)}</h1>\n</header>", _cameras(rig)]), encoding="utf-8")
 
 
 def pick_views(per_image: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -138,10 +82,6 @@ def error_map(render: Picture, truth: Picture, top: float) -> UInt8[np.ndarray, 
 
 def _difference(render: Picture, truth: Picture) -> Float[np.ndarray, "h w"]:
     return np.abs(to_bytes(render).astype(float) - to_bytes(truth)).mean(-1) / 255
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>" if content else ""
 
 
 def _name(run: Run) -> str:
@@ -286,19 +226,13 @@ def _cameras(rig: Rig) -> str:
 
 
 def _settings(config: Config) -> str:
-    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return out
-
     ours, defaults = flat(to_dict(config)), flat(to_dict(Config()))
     rows = [
         (f"<code>{escape(key)}</code>", f"{escape(str(value))}  <s>instead of {escape(str(defaults[key]))}</s>")
         for key, value in ours.items()
         if value != defaults[key]
     ]
-    return _table(rows) if rows else '<div class="card"><p>None.</p></div>'
+    return table(rows) if rows else '<div class="card"><p>None.</p></div>'
 
 
 def _provenance(run: Run, metrics: dict[str, Any]) -> str:
@@ -318,9 +252,4 @@ def _provenance(run: Run, metrics: dict[str, Any]) -> str:
         ("settings", f"<code>{escape(origin['config_hash'])}</code>, seed {origin['seed']}"),
         ("split", escape(str(metrics.get("split_rule") or ""))),
     ]
-    return _table([row for row in rows if row[1]])
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    body = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows)
-    return f'<div class="card"><table>{body}</table></div>'
+    return table([row for row in rows if row[1]])

@@ -38,6 +38,7 @@ def print_record(record: dict[str, Any]) -> None:
     rows = {
         "PSNR": f"{record['psnr']:.2f} dB",
         "SSIM": f"{record['ssim']:.4f}",
+        "GMSD": f"{record['gmsd']:.4f}",
         "LPIPS": lpips,
         "protocol": f"{record['protocol']}, {record['n_images']} {record['split']} views over {record['background']}",
         "training": f"{duration(record['train_seconds'])}, {record['n_steps']} steps, {rates}",

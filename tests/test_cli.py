@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from nerfkit import cli
+from nerfkit import cli, verbs
 from nerfkit.cli import main
 
 SMALL = (
@@ -426,7 +426,7 @@ def test_view_of_a_scene_is_a_training_with_a_page(
     order: str, toy_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[list[str]] = []
-    monkeypatch.setattr(cli, "train", lambda words: heard.append(words) or 0)
+    monkeypatch.setattr(verbs, "train", lambda words: heard.append(words) or 0)
     (tmp_path / "run").mkdir()
     parts = [[str(toy_scene)], ["--port", "7001"], ["--out", str(tmp_path / "run")]]
     first = ["folder first", "port first", "out first"].index(order)

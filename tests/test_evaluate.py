@@ -18,6 +18,7 @@ from nerfkit.evaluate import (
     Lpips,
     LpipsError,
     Setting,
+    gmsd,
     load_lpips,
     metrics_record,
     peak_memory_bytes,
@@ -274,3 +275,78 @@ def test_a_missing_package_is_said(monkeypatch):
     monkeypatch.setattr(evaluate.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LpipsError, match="pip install lpips"):
         Lpips("vgg")
+
+
+def slow_gmsd(a: np.ndarray, b: np.ndarray) -> float:
+    """Pixel by pixel."""
+    lengths = []
+    for picture in (a, b):
+        grey = 255 * (0.299 * picture[..., 0] + 0.587 * picture[..., 1] + 0.114 * picture[..., 2])
+        rows, columns = grey.shape[0] // 2, grey.shape[1] // 2
+        small = [[grey[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for x in range(columns)] for y in range(rows)]
+        length = {}
+        for y in range(1, rows - 1):
+            for x in range(1, columns - 1):
+                across = sum(small[y + k][x + 1] - small[y + k][x - 1] for k in (-1, 0, 1)) / 3
+                down = sum(small[y + 1][x + k] - small[y - 1][x + k] for k in (-1, 0, 1)) / 3
+                length[y, x] = math.hypot(across, down)
+        lengths.append(length)
+    one, other = lengths
+    values = [(2 * one[at] * other[at] + 170) / (one[at] ** 2 + other[at] ** 2 + 170) for at in one]
+    return float(np.std(values))
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 3), (19, 23, 3), (20, 24, 3)])
+def test_gmsd_equals_the_plain_loop(shape):
+    a, b = pair(0, shape)
+    assert gmsd(a, b) == pytest.approx(slow_gmsd(a, b), abs=1e-9)
+    assert gmsd(a, b) == pytest.approx(gmsd(b, a)) and gmsd(b, b) == 0.0
+
+
+def test_gmsd_grows_with_blur():
+    _, truth = pair(3, (64, 64, 3))
+    distances = [gmsd(evaluate.cv2.GaussianBlur(truth, (0, 0), sigma), truth) for sigma in (0.4, 0.8, 1.6)]
+    assert 0 < distances[0] < distances[1] < distances[2]
+    with pytest.raises(ValueError, match="at least 6 pixels"):
+        gmsd(truth[:5], truth[:5])
+
+
+class TestMasks:
+    def masked(self):
+        a, b = pair(1, (30, 40, 3))
+        mask = np.zeros((30, 40), bool)
+        mask[4:26, 5:30] = True
+        return a, b, mask
+
+    def test_what_is_hidden_does_not_count(self):
+        a, b, mask = self.masked()
+        other = np.where(mask[..., None], a, 0.77)
+        first, second = (score_images([("x", one, b)], masks={"x": mask}) for one in (a, other))
+        for key in ("psnr", "ssim", "gmsd"):
+            assert first[key] == second[key]
+
+    def test_psnr_is_that_of_the_shown_pixels(self):
+        a, b, mask = self.masked()
+        a, b = to_bytes(a) / 255, to_bytes(b) / 255
+        expected = -10 * math.log10(((a - b)[mask] ** 2).mean())
+        assert score_images([("x", a, b)], masks={"x": mask})["psnr"] == pytest.approx(expected)
+
+    def test_ssim_is_the_mean_of_windows_about_shown_pixels(self):
+        a, b, mask = self.masked()
+        each = [
+            slow_ssim(a[y - 5 : y + 6, x - 5 : x + 6], b[y - 5 : y + 6, x - 5 : x + 6])
+            for y in range(5, 25)
+            for x in range(5, 35)
+            if mask[y, x]
+        ]
+        assert ssim(a, b, mask=mask) == pytest.approx(np.mean(each), abs=1e-9)
+
+    def test_a_whole_mask_is_none(self):
+        a, b, _ = self.masked()
+        whole = np.ones((30, 40), bool)
+        assert score_images([("x", a, b)], masks={"x": whole}) == score_images([("x", a, b)])
+
+    def test_a_picture_of_which_nothing_is_shown_is_left_out(self):
+        a, b, mask = self.masked()
+        scores = score_images([("x", a, b), ("y", a, b)], masks={"x": mask, "y": np.zeros_like(mask)})
+        assert scores["n_images"] == 1

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import nerfkit
-from nerfkit.arguments import Doctor, Eval, Export, Info, Render, View, parse, parse_train
+from nerfkit.arguments import Compare, Doctor, Eval, Export, Info, Prepare, Render, View, parse, parse_train
 from nerfkit.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-KINDS = {"eval": Eval, "render": Render, "export": Export, "info": Info, "view": View, "doctor": Doctor}
+KINDS = {"prepare": Prepare, "eval": Eval, "render": Render, "export": Export, "compare": Compare}
+KINDS |= {"info": Info, "view": View, "doctor": Doctor}
 
 BLOCKS = re.findall(r"```(?:sh|bash)\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]

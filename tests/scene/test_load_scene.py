@@ -203,3 +203,19 @@ def test_other_bad_inputs_are_named(toy_capture):
     refused(toy_capture, "004.png: not a complete picture")
     (toy_capture / "transforms.json").write_text("{'frames'")
     refused(toy_capture, "transforms.json: not a JSON file")
+
+
+def test_masks_can_cut_an_object_out_or_be_left_unread(toy_capture):
+    data = json.loads((toy_capture / "transforms.json").read_text())
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[8:24, 8:24] = 255
+    cv2.imwrite(str(toy_capture / "mask.png"), mask)
+    for frame in data["frames"]:
+        frame["mask_path"] = "mask.png"
+    (toy_capture / "transforms.json").write_text(json.dumps(data))
+    ignored, cut, off = (load_scene(toy_capture, DataConfig(masks=kind)) for kind in ("ignore", "cut", "off"))
+    assert all(np.array_equal(one, mask > 0) for one in ignored.masks) and not ignored.has_alpha
+    assert cut.masks is None and all(np.array_equal(image[..., 3], mask) for image in cut.images)
+    assert cut.background == "random" and cut.frame.n_levels == 1, "an object on nothing"
+    assert off.masks is None and not off.has_alpha
+    assert ignored.fingerprint == cut.fingerprint != off.fingerprint

@@ -93,7 +93,11 @@ class NerfkitMethod:
     """Training step by step, rendering, and a run folder as checkpoint."""
 
     def __init__(
-        self, *, checkpoint: str | None = None, train_dataset: Any = None, config_overrides: dict[str, Any] | None = None
+        self,
+        *,
+        checkpoint: str | None = None,
+        train_dataset: Any = None,
+        config_overrides: dict[str, Any] | None = None,
     ):
         if checkpoint is not None:
             self.run = Run.open(Path(checkpoint))
