@@ -257,7 +257,8 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
     target = raycast.Target(networks, grid, table, table.detach(), weights, "float32")
     values = torch.ones(_LEVELS, _RESOLUTION**3)
     stepping = march.Stepping(_LEVELS, _RESOLUTION, 1 / 64, 0.011, 0.04)
-    cells = raycast.Cells(*occupancy.pack_bits(values, 0.5, _RESOLUTION), stepping, torch.empty(0))
+    no_clear = torch.empty(0, dtype=torch.uint8)
+    cells = raycast.Cells(*occupancy.pack_bits(values, 0.5, _RESOLUTION), no_clear, stepping, torch.empty(0))
     inputs = (_rays(16, generator, device), torch.rand(16, generator=generator), torch.rand(16, 3, generator=generator))
     results = []
     for op, room in ((raycast.cast, (5000,)), (reference_rays.cast, ())):

@@ -100,18 +100,21 @@ HARMONICS = """
 MARCH = """
     while (n < G && t < t_max) {
       if (n_levels == 1) {
-        // From an empty block of 8^3 cells the ray leaps to the first step behind it.
-        int block = 0;
-        float leap = t_max - t;
+        // From an empty block of 4^3 cells the ray leaps to the first step behind all that are empty around it.
+        const float side = (float)(res / 4);
+        float u[3], cell[3];
         for (int c = 0; c < 3; ++c) {
-          const float u = (o[c] + (t + 0.5f * min_step) * d[c]) * (float)(res / 8);
-          const int cell = (int)lanes::clamp(u, 0.0f, (float)(res / 8 - 1));
-          block = block * (res / 8) + cell;
-          const float to = ((d[c] > 0.0f ? cell + 1 : cell) - u) * inverse[c] / (float)(res / 8);
-          leap = leap < to ? leap : to;
+          u[c] = (o[c] + (t + 0.5f * min_step) * d[c]) * side;
+          cell[c] = (float)(int)lanes::clamp(u[c], 0.0f, side - 1.0f);
         }
-        if (!(blocks[block >> 5] >> (block & 31) & 1)) {
-          const int n_steps = (int)(leap / min_step) + 1;
+        const int radius = clear[(int)((cell[0] * side + cell[1]) * side + cell[2])];
+        if (radius > 0) {
+          float leap = (t_max - t) * side;
+          for (int c = 0; c < 3; ++c) {
+            const float to = (cell[c] + (d[c] > 0.0f ? radius : 1 - radius) - u[c]) * inverse[c];
+            leap = leap < to ? leap : to;
+          }
+          const int n_steps = (int)(leap / (side * min_step)) + 1;
           t += (n_steps > 1 ? n_steps : 1) * min_step;
           continue;
         }
@@ -253,4 +256,32 @@ for (int at = 0; at < n_samples; at += TILE) {
   BACKWARD_LAYERS
 }
 EACH_LAYER(layer_INDEX::collect(sums, g_weights);)
+"""
+
+# Chebyshev distance of each block of 4^3 cells to the nearest that is occupied, 0 for such a one, at most 255: there
+# and back, each block is one further than the nearest of the neighbours seen before it (Rosenfeld and Pfaltz 1968).
+CLEARANCE = """
+const int n = res / 4, total = n * n * n;
+for (int i = 0; i < total; ++i) {
+  const int x = i / (n * n) * 4, y = i / n % n * 4, z = i % n * 4;
+  int found = 0;
+  for (int row = 0; row < 16; ++row) {
+    const int cell = ((x + row / 4) * res + y + row % 4) * res + z;
+    found |= bits[cell >> 5] >> (cell & 31) & 15;
+  }
+  clear[i] = found ? 0 : 255;
+}
+for (int way = 1; way >= -1; way -= 2) {
+  for (int k = 0; k < total; ++k) {
+    const int i = way > 0 ? k : total - 1 - k, x = i / (n * n), y = i / n % n, z = i % n;
+    int least = clear[i];
+    for (int step = 0; step < 13 && least > 0; ++step) {
+      const int u = x + way * (step / 9 - 1), v = y + way * (step / 3 % 3 - 1), w = z + way * (step % 3 - 1);
+      if (u < 0 || v < 0 || w < 0 || u >= n || v >= n || w >= n) continue;
+      const int further = clear[(u * n + v) * n + w] + 1;
+      least = least < further ? least : further;
+    }
+    clear[i] = least;
+  }
+}
 """

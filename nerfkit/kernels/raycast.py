@@ -15,14 +15,14 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import Stepping
-from nerfkit.kernels.ray import BACKWARD, HARMONICS, MARCH, RAYS, STEP, VECTORS
+from nerfkit.kernels.ray import BACKWARD, CLEARANCE, HARMONICS, MARCH, RAYS, STEP, VECTORS
 from nerfkit.types import Rays
 
 _N_VALUES = 8
@@ -118,7 +118,13 @@ _STORED = {torch.float16: "_Float16", torch.float32: "float"}
 @lru_cache
 def _forward(networks: Networks, stored: torch.dtype, word: str) -> Native:
     tensors = {"rays_o": "float", "rays_d": "float", "jitter": "float", "background": "float"}
-    tensors |= {"bits": "int", "blocks": "int", "scales": "float", "resolutions": "unsigned", "offsets": "int"}
+    tensors |= {
+        "bits": "int",
+        "clear": "const unsigned char",
+        "scales": "float",
+        "resolutions": "unsigned",
+        "offsets": "int",
+    }
     tensors |= {"table": "stored", "weights": "float", "packed": "word", "rows": "word", "positions": "float"}
     tensors |= {"values": "float", "window": "float", "packed_info": "int"}
     tensors |= {"rgb": "float", "opacity": "float", "t_sum": "float"}
@@ -147,8 +153,26 @@ class Cells:
 
     bits: Int[Tensor, " words"]
     blocks: Int[Tensor, " block_words"]
+    clear: UInt8[Tensor, " small_blocks"]
+    """`clearance` of a grid of one level; not looked at for more."""
     stepping: Stepping
     window: Float[Tensor, " cells"]
+
+
+@lru_cache
+def _clearance() -> Native:
+    return Native("", CLEARANCE, {"bits": "const int", "clear": "unsigned char"}, {"res": "int"})
+
+
+def clearance(bits: Int[Tensor, " words"], resolution: int) -> UInt8[Tensor, " small_blocks"]:
+    """How many blocks of 4^3 cells it is (Chebyshev distance) from each to the nearest occupied one, at most 255.
+
+    ``bits`` are those of one level, on a CPU; ``resolution`` is a multiple of 4. A ray in an empty block may leap to
+    the end of the cube of blocks that are nearer than that.
+    """
+    clear = torch.empty((resolution // 4) ** 3, dtype=torch.uint8)
+    _clearance()([bits, clear], [resolution])
+    return clear
 
 
 @dataclass(frozen=True)
@@ -213,6 +237,7 @@ class Learned:
     """What one `learn` found; the table's gradient went to the grid."""
 
     g_weights: Float[Tensor, " n_weights"]
+    rgb: Float[Tensor, "n_rays 3"]
     n_samples: int
     loss: float
     squared_error: float
@@ -244,7 +269,7 @@ def _forth(
     numbers = torch.empty(n, 3), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
     g_rgb, totals = torch.empty(n if learning else 0, 3), torch.empty(3, dtype=torch.float64)
     done = _Pass(*numbers, g_rgb, totals, torch.empty(2 * n_packed, dtype=dtype), room)
-    tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.blocks, *target.grid.levels]
+    tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.clear, *target.grid.levels]
     tensors += [target.rounded, target.weights, done.packed, room.rows, room.positions, room.values, cells.window]
     tensors += [done.packed_info, done.rgb, done.opacity, done.t_sum, lesson.truth, g_rgb, totals]
     s = cells.stepping
@@ -327,4 +352,4 @@ def learn(
     nothing = torch.zeros(len(rays))
     g_weights = _back(target, background, lesson.reach, done, [done.g_rgb, nothing, nothing])
     n_samples, loss, squared_error = done.totals.tolist()
-    return Learned(g_weights, int(n_samples), loss, squared_error)
+    return Learned(g_weights, done.rgb, int(n_samples), loss, squared_error)

@@ -66,4 +66,4 @@ def learn(
     loss = lesson.factor * torch.where(e < lesson.delta, e * e / 2, lesson.delta * (e - lesson.delta / 2)).sum()
     g_weights, g_table = torch.autograd.grad(loss, (target.weights, target.table))
     target.table.grad = g_table if target.table.grad is None else target.table.grad + g_table
-    return Learned(g_weights, int(packed_info[:, 1].sum()), loss.item(), (e * e).sum().item())
+    return Learned(g_weights, rgb.detach(), int(packed_info[:, 1].sum()), loss.item(), (e * e).sum().item())

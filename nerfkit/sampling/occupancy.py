@@ -19,7 +19,7 @@ from nerfkit.config import SamplerConfig
 from nerfkit.kernels.launch import current_task, parallel
 from nerfkit.kernels.march import Stepping, march
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe, pack_bits
-from nerfkit.kernels.raycast import Cells
+from nerfkit.kernels.raycast import Cells, clearance
 from nerfkit.types import Field, Rays, Samples
 
 _NEVER = -1.0
@@ -73,7 +73,7 @@ class OccupancyGrid:
     def cells(self) -> Cells:
         """What `sample` and `observe` know, for a kernel that does both on its way."""
         window = self._window.view(-1) if torch.is_grad_enabled() else self._window.view(-1)[:0]
-        return Cells(self.bits, self.blocks, self._stepping(), window)
+        return Cells(self.bits, self.blocks, self._clear, self._stepping(), window)
 
     def _stepping(self) -> Stepping:
         """How rays step now."""
@@ -146,7 +146,10 @@ class OccupancyGrid:
         self._pack()
 
     def _pack(self) -> None:
-        self.bits, self.blocks = pack_bits(self.values, self.threshold, self.config.resolution)
+        res = self.config.resolution
+        self.bits, self.blocks = pack_bits(self.values, self.threshold, res)
+        leaping = self.stepping.n_levels == 1 and self.values.device.type == "cpu"
+        self._clear = clearance(self.bits, res) if leaping else torch.empty(0, dtype=torch.uint8)
 
     def _cells_to_probe(self) -> Int[Tensor, " n"]:
         """All cells in turn until the warm-up ends, so that each is known by then; afterwards random ones."""

@@ -17,7 +17,7 @@ from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Cells, Lesson, Networks, Target, cast, learn
+from nerfkit.kernels.raycast import Cells, Lesson, Networks, Target, cast, clearance, learn
 from nerfkit.types import Rays
 
 CPU = torch.device("cpu")
@@ -69,7 +69,9 @@ def cells_of(stepping: Stepping, share: float = 1.0, noting: bool = False) -> Ce
     blocks = torch.rand(stepping.n_levels, n, 1, n, 1, n, 1, generator=generator) < share
     values = blocks.expand(-1, n, 8, n, 8, n, 8).reshape(stepping.n_levels, -1).float().contiguous()
     window = torch.full((values.numel() if noting else 0,), -1.0)
-    return Cells(*pack_bits(values, 0.5, RESOLUTION), stepping, window)
+    bits, blocks = pack_bits(values, 0.5, RESOLUTION)
+    clear = clearance(bits, RESOLUTION) if stepping.n_levels == 1 else torch.empty(0, dtype=torch.uint8)
+    return Cells(bits, blocks, clear, stepping, window)
 
 
 def gradients(target: Target, outputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -211,3 +213,16 @@ def test_no_rays_and_rays_that_miss() -> None:
     rgb, *_ = cast(target, cells, away[:0], torch.rand(0), torch.rand(0, 3), 1e-3, 0.0, 100)
     assert rgb.shape == (0, 3)
     rgb.sum().backward()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.1, 1.0])
+def test_clearance_is_the_distance_to_the_nearest_occupied_block(share: float) -> None:
+    n, generator = RESOLUTION // 4, torch.Generator().manual_seed(5)
+    cells = torch.rand(RESOLUTION, RESOLUTION, RESOLUTION, generator=generator) < share / 64
+    bits, _ = pack_bits(cells.float().view(1, -1), 0.5, RESOLUTION)
+    occupied = cells.view(n, 4, n, 4, n, 4).any(5).any(3).any(1).nonzero()
+    places = torch.cartesian_prod(*[torch.arange(n)] * 3)
+    expected = torch.full((n**3,), 255)
+    if len(occupied):
+        expected = (places[:, None] - occupied).abs().amax(2).amin(1)
+    assert torch.equal(clearance(bits, RESOLUTION).long(), expected)

@@ -17,7 +17,7 @@ from nerfkit.kernels.composite import composite, keep_visible
 from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.kernels.march import Stepping, march, sample_positions
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Cells, cast
+from nerfkit.kernels.raycast import Cells, cast, clearance
 from nerfkit.types import Rays, Samples
 
 N_RAYS = 8192
@@ -41,7 +41,7 @@ def shell_rays(device: torch.device) -> tuple[Rays, Samples, Cells]:
     n = samples.n_owned
     per_sample = seconds(lambda: march(rays, jitter, bits, blocks, stepping), device=device.type)
     record("kernel", kernel="march", n_samples=n, ns={k: v / n * 1e9 for k, v in per_sample.items()})
-    return rays, samples, Cells(bits, blocks, stepping, torch.empty(0))
+    return rays, samples, Cells(bits, blocks, clearance(bits, RESOLUTION), stepping, torch.empty(0))
 
 
 def main() -> None:
