@@ -106,6 +106,8 @@ class TrainConfig:
     loss: Literal["huber", "squared"] = "huber"
     gradient_reach: float = 20.0
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
+    exposure: bool = False
+    """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
     weight_decay: float = 1e-6
     """On the networks alone."""
     report_every: int = 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from nerfkit.scene import load_scene
 from nerfkit.scene.photos import Photos
 from nerfkit.scene.sfm import choose_pairs
 
-pytest.importorskip("pycolmap", reason="structure from motion needs pycolmap")
+needs_colmap = pytest.mark.skipif(find_spec("pycolmap") is None, reason="structure from motion needs pycolmap")
 
 WIDTH, HEIGHT, FOCAL = 400, 300, 420.0
 N = 8
@@ -59,12 +60,18 @@ def photograph(c2w: np.ndarray) -> np.ndarray:
     return photo
 
 
+def photograph_all(folder: Path) -> None:
+    """Write the photographs from all cameras into a new folder."""
+    folder.mkdir(parents=True)
+    for number, c2w in enumerate(cameras().double().numpy()):
+        cv2.imwrite(str(folder / f"{number}.png"), photograph(c2w))
+
+
 @pytest.fixture(scope="module")
 def holiday(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight photographs of the walls, and one of something else; to be read, not written."""
-    folder = tmp_path_factory.mktemp("holiday")
-    for number, c2w in enumerate(cameras().double().numpy()):
-        cv2.imwrite(str(folder / f"{number}.png"), photograph(c2w))
+    folder = tmp_path_factory.mktemp("photos") / "holiday"
+    photograph_all(folder)
     cv2.imwrite(str(folder / "elsewhere.png"), wall(7)[:HEIGHT, :WIDTH])
     return folder
 
@@ -77,6 +84,7 @@ def scene(holiday: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@needs_colmap
 def test_the_cameras_are_where_they_were(scene: Path) -> None:
     found = load_scene(scene, DataConfig())
     assert found.image_names == [f"images/{number}.png" for number in range(N)]
@@ -93,6 +101,7 @@ def test_the_cameras_are_where_they_were(scene: Path) -> None:
     assert float(found.cameras.fl_x[0]) == pytest.approx(FOCAL, rel=0.03)
 
 
+@needs_colmap
 def test_the_folder_holds_what_a_scene_needs(scene: Path) -> None:
     assert sorted(entry.name for entry in scene.iterdir()) == ["cameras.html", "images", "prepare.json", "sparse"]
     record = json.loads((scene / "prepare.json").read_text())
@@ -104,6 +113,7 @@ def test_the_folder_holds_what_a_scene_needs(scene: Path) -> None:
     assert "<svg" in (scene / "cameras.html").read_text()
 
 
+@needs_colmap
 def test_a_scene_is_not_written_over(scene: Path, holiday: Path, tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="holds a scene already"):
         prepare(holiday, scene, 10, 0, silent)
@@ -112,6 +122,7 @@ def test_a_scene_is_not_written_over(scene: Path, holiday: Path, tmp_path: Path)
         prepare(holiday, tmp_path, 10, 0, silent)
 
 
+@needs_colmap
 def test_an_interrupted_one_goes_on_where_it_was(holiday: Path, tmp_path: Path) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "placing cameras":
@@ -131,6 +142,7 @@ def test_an_interrupted_one_goes_on_where_it_was(holiday: Path, tmp_path: Path) 
     assert seen["finding features"][0] == N + 1, "all features were there"
 
 
+@needs_colmap
 def test_photographs_that_do_not_overlap(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -139,6 +151,7 @@ def test_photographs_that_do_not_overlap(tmp_path: Path) -> None:
         prepare(tmp_path / "in", tmp_path / "out", 10, 0, silent)
 
 
+@needs_colmap
 def test_two_photographs(holiday: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     for name in ("0.png", "1.png"):

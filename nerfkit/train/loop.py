@@ -20,6 +20,7 @@ from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, new_model, render_ray
 from nerfkit.run import Run
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene.scene import Scene
+from nerfkit.train.exposure import Exposure
 from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer, rate_at
 from nerfkit.train.pixels import Pixels
@@ -57,10 +58,17 @@ def _learn_in_stages(model: Model, rays: Rays, background: Tensor, jitter: Tenso
     *gradients, _ = torch.autograd.grad(loss, parameters)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     error = mse_loss(rendered.rgb.detach(), lesson.truth, reduction="sum")
-    return Learned(flat, rendered.n_samples, loss.item(), error.item())
+    return Learned(flat, rendered.rgb.detach(), rendered.n_samples, loss.item(), error.item())
 
 
-def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator) -> tuple[float, float, int]:
+def _step(
+    model: Model,
+    pixels: Pixels,
+    n_rays: int,
+    generator: torch.Generator,
+    exposure: Exposure | None = None,
+    step: int = 0,
+) -> tuple[float, float, int]:
     """Draw rays and leave the gradients of all parameters in ``.grad``; returns loss, mean squared error, samples."""
     device, field, config = model.device, model.field, model.config.train
     picked = pixels.draw(n_rays, generator)
@@ -74,6 +82,9 @@ def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator)
     loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
     rays, truth = pixels.rays(picked, model.frame), pixels.colors(picked, background)
     target, cells = field.target(), model.sampler.cells()
+    if exposure is not None:
+        view, photograph = pixels.views(picked), truth
+        truth = photograph / exposure.gains(step)[view]
 
     def task(i: int) -> Learned:
         part = slice(bounds[i], bounds[i + 1])
@@ -85,6 +96,8 @@ def _step(model: Model, pixels: Pixels, n_rays: int, generator: torch.Generator)
 
     learned = parallel(task, range(n_tasks), device)
     field.grid.collect(field.table)
+    if exposure is not None:
+        exposure.observe(view, photograph, torch.cat([one.rgb for one in learned]))
     field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
     error = sum(one.squared_error for one in learned) / (3 * n_rays)
     return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
@@ -112,13 +125,14 @@ def fit(
     optimizer = Optimizer(model.field, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)
     clock = Clock(samples_per_ray=64.0)
+    exposure = Exposure(len(scene.splits["train"]), model.device) if config.train.exposure else None
     _warm_up(model, pixels)
     if resume and run is not None:
-        _restore(run, model, optimizer, generator, clock)
+        _restore(run, model, optimizer, generator, clock, exposure)
 
     def checkpoint() -> None:
         if run is not None:
-            _save(run, model, optimizer, generator, clock)
+            _save(run, model, optimizer, generator, clock, exposure)
 
     tally = _Tally(clock)
     saved = clock.seconds
@@ -128,7 +142,7 @@ def fit(
             n_rays = round(config.train.samples_per_step / max(clock.samples_per_ray, 1.0))
             n_rays = min(max(n_rays, 64), config.train.samples_per_step)
             rate = rate_at(clock.step, clock.progress(config), config.train)
-            loss, error, n_samples = _step(model, pixels, n_rays, generator)
+            loss, error, n_samples = _step(model, pixels, n_rays, generator, exposure, clock.step)
             optimizer.step(rate)
             clock.step += 1
             model.sampler.update(clock.step, model.field)
@@ -203,7 +217,14 @@ def _warm_up(model: Model, pixels: Pixels) -> None:
         field.density(torch.zeros(1024, 3, device=model.device))
 
 
-def _save(run: Run, model: Model, optimizer: Optimizer, generator: torch.Generator, clock: Clock) -> None:
+def _save(
+    run: Run,
+    model: Model,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    clock: Clock,
+    exposure: Exposure | None,
+) -> None:
     state: dict[str, Any] = dict(vars(clock))
     state["train"] = {
         "seconds": clock.seconds,
@@ -213,15 +234,26 @@ def _save(run: Run, model: Model, optimizer: Optimizer, generator: torch.Generat
         "peak_memory_bytes": peak_memory_bytes(),
     }
     tensors = {**optimizer.state_dict(), "generator": generator.get_state()}
+    if exposure is not None:
+        tensors["exposure"] = exposure.sums
     run.save_checkpoint(clock.step, dict(model.field.state_dict()), model.sampler.state_dict(), tensors, state)
 
 
-def _restore(run: Run, model: Model, optimizer: Optimizer, generator: torch.Generator, clock: Clock) -> None:
+def _restore(
+    run: Run,
+    model: Model,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    clock: Clock,
+    exposure: Exposure | None,
+) -> None:
     checkpoint = run.load_checkpoint()
     model.field.load_state_dict(checkpoint.field)
     model.sampler.load_state_dict(checkpoint.sampler)
     tensors = dict(checkpoint.optimizer)
     generator.set_state(tensors.pop("generator"))
+    if exposure is not None:
+        exposure.sums.copy_(tensors.pop("exposure"))
     optimizer.load_state_dict(tensors)
     for name in vars(clock):
         setattr(clock, name, checkpoint.state[name])

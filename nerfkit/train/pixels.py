@@ -46,11 +46,15 @@ class Pixels:
         if views is not None:
             return pixel_rays(picked.to(self.values.device), views)
         picked = picked.to(self._ends.device)
-        view = torch.searchsorted(self._ends, picked, right=True)
+        view = self.views(picked).to(self._ends.device)
         within = picked - torch.where(view > 0, self._ends[view - 1], 0)
         width = self._sizes[view, 1]
         xy = torch.stack([within % width, within // width], 1).float() + 0.5
         return frame.model_rays(self.scene.cameras.rays(self._views[view], xy)).to(self.values.device)
+
+    def views(self, picked: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Which training view each pixel is of, counted from 0."""
+        return torch.searchsorted(self._ends, picked.to(self._ends.device), right=True).to(self.values.device)
 
     def _prepare(self, frame: Frame) -> Views | None:
         """All that `rays` needs but the pixels, on their device; None where each direction has to be solved for.

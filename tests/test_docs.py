@@ -1,0 +1,62 @@
+"""The documentation is true: every command of each page runs, in the order of the page, on photographs of our own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_prepare import photograph_all
+
+from nerfkit.cli import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+QUICK = "--train.samples-per-step 2048 --sampler.resolution 32 --field.log2-table-size 12".split()
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("nerfkit ")]
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The same training with few and small steps."""
+    if "--resume" in words:
+        return words
+    for flag in ("--time-budget", "--steps"):
+        if flag in words:
+            words = words[: words.index(flag)] + words[words.index(flag) + 2 :]
+    return [*words, "--steps", "30", *QUICK]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycolmap", reason="structure from motion needs pycolmap")
+    from nerfkit.viewer import Viewer
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Viewer, "stay", lambda self: None)
+    photograph_all(tmp_path / "photos")
+    for command in commands(page):
+        verb, *words = shlex.split(command)[1:]
+        if verb == "train" or (verb == "view" and "my-scene" in words):
+            words = shortened(words)
+        if verb == "compare":  # with another run, which the page does not make
+            assert main(["train", "my-scene", "--out", "runs/other", "--steps", "20", *QUICK]) == 0
+        assert main([verb, *words]) == 0, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_linked_is_there(page: Path) -> None:
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / path).exists(), path
+
+
+def test_each_verb_has_its_part() -> None:
+    from nerfkit.verbs import VERBS
+
+    headings = re.findall(r"^## (\w+)$", (DOCS / "verbs.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(VERBS)
