@@ -32,9 +32,9 @@ class DataConfig:
     background: Literal["auto", "white", "black", "random"] = "auto"
     """Colour behind images with alpha; auto: random in training (but that of plain
     borders, if all views have them), white in pictures."""
-    masks: Literal["ignore", "cut", "off"] = "ignore"
-    """What masks mean: ignore leaves the pixels that they hide out of training and scores; cut takes what they show
-    for an object on nothing; off does not read them."""
+    masks: Literal["auto", "cut", "ignore", "off"] = "auto"
+    """What masks mean: cut takes what they show for an object on nothing; ignore leaves what they hide out of training
+    and scores; off does not read them; auto is cut if they outline one object, else ignore."""
     aabb_scale: float = 0.0
     """Side of the model's box in units of the region that the cameras look at; 0 decides from the cameras."""
 

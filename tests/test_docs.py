@@ -22,14 +22,18 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("nerfkit ")]
 
 
-def shortened(words: list[str]) -> list[str]:
-    """The same training with few and small steps."""
-    if "--resume" in words:
-        return words
-    for flag in ("--time-budget", "--steps"):
+def shortened(verb: str, words: list[str]) -> list[str]:
+    """The same with few steps, small pictures and coarse meshes."""
+    training = verb == "train" or (verb == "view" and "my-scene" in words)
+    replaced = {"render": {"--size": "24"}, "export": {"--resolution": "24"}}.get(verb, {})
+    if verb == "render" and "test" not in words:
+        replaced["--frames"] = "2"
+    if training and "--resume" not in words:
+        replaced["--steps"] = "250"
+    for flag in (*replaced, "--time-budget"):
         if flag in words:
             words = words[: words.index(flag)] + words[words.index(flag) + 2 :]
-    return [*words, "--steps", "30", *QUICK]
+    return [*words, *(word for pair in replaced.items() for word in pair), *(QUICK if "--steps" in replaced else [])]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -42,8 +46,7 @@ def test_every_command_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
     photograph_all(tmp_path / "photos")
     for command in commands(page):
         verb, *words = shlex.split(command)[1:]
-        if verb == "train" or (verb == "view" and "my-scene" in words):
-            words = shortened(words)
+        words = shortened(verb, words)
         if verb == "compare":  # with another run, which the page does not make
             assert main(["train", "my-scene", "--out", "runs/other", "--steps", "20", *QUICK]) == 0
         assert main([verb, *words]) == 0, command

@@ -15,7 +15,7 @@ from nerfkit.config import DataConfig
 from nerfkit.poses import SceneError
 from nerfkit.scene.box import choose_frame
 from nerfkit.scene.colmap import MODEL_FOLDERS, read_colmap
-from nerfkit.scene.images import Picture, cut_out, read_pictures
+from nerfkit.scene.images import Picture, cut_out, outline_an_object, read_pictures
 from nerfkit.scene.listing import View
 from nerfkit.scene.llff import read_llff
 from nerfkit.scene.scene import Frame, Scene, alpha_of
@@ -112,9 +112,12 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     splits, rule = _splits(views, config.hold_out_every, file)
     paths = [(view.path, None if config.masks == "off" else view.mask_path) for view in views]
     pictures = list(read_pictures(paths, config.downscale))
-    if config.masks == "cut":
+    cut = config.masks == "cut" or (config.masks == "auto" and outline_an_object(pictures))
+    if cut:
         pictures = [cut_out(picture) for picture in pictures]
     cameras, notes = _cameras(views, pictures, config.downscale)
+    if cut and config.masks == "auto":
+        notes.append("the masks outline an object, so what they hide counts as empty (--data.masks ignore: as unknown)")
 
     train = splits["train"]
     images = [picture.pixels for picture in pictures]

@@ -130,6 +130,6 @@ def choose_frame(
     outside = int((distance > 3**0.5 * half).sum())
     if bounded is False and outer > 1 and outside:
         notes.append(f"{outside} of {len(cameras)} cameras lie outside the box: a larger data.aabb_scale may help")
-    if hints.depths is not None and hints.depths[1] > float(distance.median()) + 3**0.5 * half:
+    if outer > 1 and hints.depths is not None and hints.depths[1] > float(distance.median()) + 3**0.5 * half:
         notes.append(f"pictures show depths up to {hints.depths[1]:.3g}, beyond the box: try a larger data.aabb_scale")
     return frame, notes

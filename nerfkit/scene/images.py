@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +111,19 @@ def reduce_mask(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, 
     mask = _blocks(mask, factor)
     h, w = mask.shape
     return mask.reshape(h // factor, factor, w // factor, factor).all(axis=(1, 3))
+
+
+def outline_an_object(pictures: Sequence[Picture]) -> bool:
+    """Whether masks show one object each, rather than hide a passer-by or the rim of a lens.
+
+    Nearly every picture has a mask, and most masks show the smaller part of the picture and little of its border.
+    """
+    masks = [picture.mask for picture in pictures if picture.mask is not None]
+    if len(masks) < 0.9 * len(pictures):
+        return False
+    shown = np.median([mask.mean() for mask in masks])
+    border = np.median([np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]]).mean() for m in masks])
+    return bool(0 < shown < 0.6 and border < 0.35)
 
 
 def cut_out(picture: Picture) -> Picture:

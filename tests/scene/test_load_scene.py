@@ -12,6 +12,7 @@ from conftest import CENTER, RADIUS, SIZE, ball_cameras, draw_ball
 from nerfkit.config import DataConfig
 from nerfkit.scene import SceneError, load_scene
 from nerfkit.scene.describe import describe
+from nerfkit.scene.images import Picture, outline_an_object
 from nerfkit.scene.transforms import write_transforms
 
 
@@ -213,9 +214,31 @@ def test_masks_can_cut_an_object_out_or_be_left_unread(toy_capture):
     for frame in data["frames"]:
         frame["mask_path"] = "mask.png"
     (toy_capture / "transforms.json").write_text(json.dumps(data))
-    ignored, cut, off = (load_scene(toy_capture, DataConfig(masks=kind)) for kind in ("ignore", "cut", "off"))
+    kinds = ("ignore", "cut", "off", "auto")
+    ignored, cut, off, auto = (load_scene(toy_capture, DataConfig(masks=kind)) for kind in kinds)
     assert all(np.array_equal(one, mask > 0) for one in ignored.masks) and not ignored.has_alpha
     assert cut.masks is None and all(np.array_equal(image[..., 3], mask) for image in cut.images)
     assert cut.background == "random" and cut.frame.n_levels == 1, "an object on nothing"
     assert off.masks is None and not off.has_alpha
     assert ignored.fingerprint == cut.fingerprint != off.fingerprint
+    assert auto.has_alpha and any("outline an object" in text for text in auto.warnings)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        (slice(8, 24), slice(8, 24)),  # a passer-by
+        (slice(0, 32), slice(0, 20)),  # a wall: what is shown reaches three borders
+        (slice(0, 0), slice(0, 0)),  # nothing
+        (slice(0, 32), slice(0, 32)),  # all
+    ],
+)
+def test_masks_that_outline_no_object_hide(hidden):
+    mask = np.full((SIZE, SIZE), 255, np.uint8)
+    mask[hidden] = 0
+    pictures = [Picture(np.zeros((SIZE, SIZE, 3), np.uint8), mask > 0, (SIZE, SIZE), "")] * 5
+    assert not outline_an_object(pictures)
+    shown = np.zeros((SIZE, SIZE), bool)
+    shown[10:30, 6:26] = True
+    objects = [Picture(np.zeros((SIZE, SIZE, 3), np.uint8), shown, (SIZE, SIZE), "")] * 5
+    assert outline_an_object(objects) and not outline_an_object([*objects[:3], *pictures])
