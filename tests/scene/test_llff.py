@@ -199,7 +199,7 @@ def epipolar_distance(cameras: Cameras, images: list[np.ndarray], one: int, othe
 
 @pytest.mark.skipif(not (DATA / "cape").is_dir(), reason="../shared/data/cape is not here")
 def test_cape():
-    scene = load_scene(DATA / "cape", DataConfig(downscale=2))
+    scene = load_scene(DATA / "cape", DataConfig(downscale=2, masks="ignore"))
     assert len(scene.images) == 119 and len(scene.splits["test"]) == 15 and scene.images[0].shape == (228, 228, 3)
     assert scene.cameras.fl_x[0] == pytest.approx(7689.23 / 16, abs=1e-2) and scene.frame.n_levels == 4
     assert scene.warnings == [] and all(0.01 < mask.mean() < 0.9 for mask in scene.masks)
