@@ -7,7 +7,6 @@ database keeps the features of each photo and the matches of each pair as they a
 from __future__ import annotations
 
 import math
-import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,13 +84,15 @@ def reconstruct(photos: Photos, folder: Path, work: Path, on_progress: Progress)
             database, folder, names, camera_mode=mode, reader_options=reader, cancellation_token=token
         )
 
-    _watch(extract, lambda: on_progress("finding features", _count(database, "descriptors"), n))
+    def tell(stage: str, what: str, total: int) -> None:
+        if (done := _count(colmap, database, what)) is not None:
+            on_progress(stage, min(done, total), total)
+
+    _watch(extract, lambda: tell("finding features", "num_images", n))
     kind, why = choose_pairs(photos)
     n_pairs = n * (n - 1) // 2 if kind == "exhaustive" else n * _NEAR
     match = _matcher(colmap, kind, database)
-    _watch(
-        match, lambda: on_progress("comparing photos", min(_count(database, "two_view_geometries"), n_pairs), n_pairs)
-    )
+    _watch(match, lambda: tell("comparing photos", "num_verified_image_pairs", n_pairs))
     features, links = _links(colmap, database)
     if not any(len(theirs) for theirs in links.values()):
         raise SceneError(f"the {n} photos do not overlap: no two of them show enough of the same points")
@@ -169,6 +170,7 @@ def _watch(work: Callable[[Any], None], look: Callable[[], None]) -> None:
         while thread.is_alive():
             thread.join(0.3)
             look()
+        look()
     except BaseException:
         token.cancel()
         thread.join()
@@ -177,13 +179,17 @@ def _watch(work: Callable[[Any], None], look: Callable[[], None]) -> None:
         raise SceneError(f"COLMAP stopped: {' '.join(str(errors[0]).split())}")
 
 
-def _count(database: Path, table: str) -> int:
-    """Rows of a table of the database while COLMAP writes it; 0 while there is none."""
+def _count(colmap: Any, database: Path, what: str) -> int | None:
+    """What COLMAP's database counts while it is written; None where it cannot be read at this moment.
+
+    It is opened by COLMAP's own SQLite: a second copy of that library in one process drops the locks of the first, and
+    the file is lost.
+    """
     try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.1) as connection:
-            return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-    except sqlite3.Error:
-        return 0
+        with colmap.Database.open(database) as opened:
+            return int(getattr(opened, what)())
+    except (RuntimeError, ValueError):
+        return None
 
 
 def _matcher(colmap: Any, kind: str, database: Path) -> Callable[[Any], None]:
