@@ -228,8 +228,11 @@ class Lesson:
     delta: float
     factor: float
     early_stop: float
+    """Transmittance, in (0, 1), behind which a ray ends."""
     reach: float
+    """Distance (model units) up to which gradients are damped, see `composite`; 0 damps none."""
     capacity: int
+    """Samples of all rays together that there is room for; rays end where it is used up. 0 keeps none: no gradient."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,7 @@ class Learned:
     n_samples: int
     loss: float
     squared_error: float
+    """Summed over all numbers, as the loss is."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,7 @@ class _Pass:
 def _forth(
     target: Target, cells: Cells, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, learning: bool
 ) -> _Pass:
+    """The forward pass: pictures of rays, and where ``learning`` also their loss and its gradient."""
     _, stride, n_packed = target.networks.layers
     n, keep = len(rays), lesson.capacity > 0
     dtype = getattr(torch, target.word)

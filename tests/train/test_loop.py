@@ -96,7 +96,7 @@ def test_the_number_of_threads_changes_nothing(scene: Scene, tmp_path: Path, mon
     short = replace(CONFIG, train=replace(CONFIG.train, steps=10))
     one, _ = train(scene, short, tmp_path / "a")
     monkeypatch.setattr(launching, "parallel", in_turn)
-    monkeypatch.setattr("nerfkit.train.loop.parallel", in_turn)
+    monkeypatch.setattr("nerfkit.train.training.parallel", in_turn)
     monkeypatch.setattr("nerfkit.sampling.occupancy.parallel", in_turn)
     two, _ = train(scene, short, tmp_path / "b")
     assert_same(one, two)

@@ -1,0 +1,158 @@
+"""What a training is made of, one step of it, and its way to a checkpoint and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from nerfkit.config import Config
+from nerfkit.evaluate import peak_memory_bytes
+from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.raycast import Learned, Lesson, learn
+from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_rays
+from nerfkit.run import Run
+from nerfkit.scene.scene import Scene
+from nerfkit.train.exposure import Exposure
+from nerfkit.train.losses import LOSSES, Huber
+from nerfkit.train.optim import Optimizer
+from nerfkit.train.pixels import Pixels
+from nerfkit.types import Rays
+
+_TASK_SAMPLES = 8192
+"""Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
+_ROOM = 8
+"""Room that a task has for samples, in shares of what it should get: a young field is fog."""
+
+
+@dataclass
+class Clock:
+    """Where a training stands; all of it is saved with a checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    n_rays: int = 0
+    n_samples: int = 0
+    samples_per_ray: float = 64.0
+    """Running mean, from which the number of rays of the next step follows."""
+
+    def progress(self, config: Config) -> float:
+        """Share of the training that is done."""
+        return self.step / config.train.steps if config.train.steps else self.seconds / config.train.time_budget
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model, the pixels it learns from, and all that changes from step to step."""
+
+    model: Model
+    pixels: Pixels
+    optimizer: Optimizer
+    generator: torch.Generator
+    clock: Clock
+    exposure: Exposure | None
+
+    @classmethod
+    def new(cls, scene: Scene, model: Model) -> Training:
+        """Before the first step."""
+        config = model.config.train
+        exposure = Exposure(len(scene.splits["train"]), model.device) if config.exposure else None
+        generator = torch.Generator().manual_seed(config.seed)
+        return cls(model, Pixels(scene, model.device), Optimizer(model.field, config), generator, Clock(), exposure)
+
+    def learn(self, n_rays: int) -> tuple[float, float, int]:
+        """Draw rays and leave the gradients of all parameters in ``.grad``.
+
+        Returns the loss, the mean squared error and the number of samples.
+        """
+        model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
+        picked = pixels.draw(n_rays, self.generator)
+        jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
+        if pixels.scene.background in BACKGROUNDS:
+            background = torch.full((n_rays, 3), BACKGROUNDS[pixels.scene.background], device=model.device)
+        else:
+            background = torch.rand(n_rays, 3, generator=self.generator).to(model.device)
+        rays, truth = pixels.rays(picked, model.frame), pixels.colors(picked, background)
+        if exposure is not None:
+            view, photograph = pixels.views(picked), truth
+            truth = photograph / exposure.gains(self.clock.step)[view]
+        loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
+        room = _ROOM * _TASK_SAMPLES
+        lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), EARLY_STOP, reach, room)
+        learned = _learn(model, rays, jitter, background, lesson)
+        model.field.grid.collect(model.field.table)
+        if exposure is not None:
+            exposure.observe(view, photograph, torch.cat([one.rgb for one in learned]))
+        model.field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
+        error = sum(one.squared_error for one in learned) / (3 * n_rays)
+        return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
+
+    def warm_up(self) -> None:
+        """Compile every kernel by one step whose result is thrown away."""
+        model = self.model
+        replace(self, generator=torch.Generator().manual_seed(0), exposure=None).learn(64)
+        model.sampler.forget()
+        Optimizer(model.field, model.config.train).step(0.0)
+        with torch.no_grad():
+            model.field.density(torch.zeros(1024, 3, device=model.device))
+
+    def save(self, run: Run) -> None:
+        """Write a checkpoint."""
+        clock = self.clock
+        state: dict[str, Any] = dict(vars(clock))
+        state["train"] = {
+            "seconds": clock.seconds,
+            "n_steps": clock.step,
+            "n_rays": clock.n_rays,
+            "n_samples": clock.n_samples,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        tensors = {**self.optimizer.state_dict(), "generator": self.generator.get_state()}
+        if self.exposure is not None:
+            tensors["exposure"] = self.exposure.sums
+        field, sampler = dict(self.model.field.state_dict()), self.model.sampler.state_dict()
+        run.save_checkpoint(clock.step, field, sampler, tensors, state)
+
+    def restore(self, run: Run) -> None:
+        """Go back to a run's newest checkpoint."""
+        checkpoint = run.load_checkpoint()
+        self.model.field.load_state_dict(checkpoint.field)
+        self.model.sampler.load_state_dict(checkpoint.sampler)
+        tensors = dict(checkpoint.optimizer)
+        self.generator.set_state(tensors.pop("generator"))
+        if self.exposure is not None:
+            self.exposure.sums.copy_(tensors.pop("exposure"))
+        self.optimizer.load_state_dict(tensors)
+        for name in vars(self.clock):
+            setattr(self.clock, name, checkpoint.state[name])
+
+
+def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> list[Learned]:
+    """Rays and what they should have shown, in tasks whose number and order no machine changes."""
+    if model.device.type != "cpu":
+        return [_learn_in_stages(model, rays, jitter, background, lesson)]
+    target, cells = model.field.target(), model.sampler.cells()
+    n_tasks = max(1, round(model.config.train.samples_per_step / _TASK_SAMPLES))
+    bounds = [len(rays) * i // n_tasks for i in range(n_tasks + 1)]
+
+    def task(i: int) -> Learned:
+        part = slice(bounds[i], bounds[i + 1])
+        share = replace(lesson, truth=lesson.truth[part])
+        return learn(target, cells, rays[part], jitter[part], background[part], share)
+
+    return parallel(task, range(n_tasks), model.device)
+
+
+def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
+    """What `learn` does, one stage after the other, over all rays."""
+    rendered = render_rays(model.field, model.sampler, rays, background, jitter, lesson.reach)
+    loss = Huber(lesson.delta, lesson.factor)(rendered.rgb, lesson.truth)
+    # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
+    parameters = [*model.field.network_parameters(), model.field.table]
+    *gradients, _ = torch.autograd.grad(loss, parameters)
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    error = mse_loss(rendered.rgb.detach(), lesson.truth, reduction="sum")
+    return Learned(flat, rendered.rgb.detach(), rendered.n_samples, loss.item(), error.item())
