@@ -82,12 +82,14 @@ def page_of(arguments: Train, session: Session, say: Callable[[str], None]) -> I
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: raise KeyboardInterrupt."""
+    """Let SIGTERM do what Ctrl-C does, unless it is ignored: raise KeyboardInterrupt."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    if _heeded(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -121,7 +123,8 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
         try:
             for report in reports:
                 if not before:
-                    before.update({kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)})
+                    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if _heeded(kind)]
+                    before.update({kind: signal.signal(kind, ask) for kind in kinds})
                     on_first(time.monotonic() - begun - report.seconds)
                 yield report
         finally:
@@ -137,6 +140,11 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
         for kind, handler in before.items():
             signal.signal(kind, handler)
     return bool(asked) and finished < 1
+
+
+def _heeded(kind: int) -> bool:
+    """Whether a signal is for us: who starts a command with it ignored (``nohup``, ``&`` in a script) means that."""
+    return signal.getsignal(kind) is not signal.SIG_IGN
 
 
 def _warnings(scene: Scene) -> list[str]:

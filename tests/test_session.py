@@ -12,6 +12,16 @@ from nerfkit.session import interruptible, train_until_done
 from nerfkit.train.progress import Report
 
 
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Signals as at a prompt: a script's background jobs, perhaps these tests, begin with SIGINT ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
 class Training:
     """What ``fit`` does, as far as stopping goes; sends itself signals at some steps."""
 
@@ -47,6 +57,16 @@ def test_a_signal_stops_at_the_next_report(kind: int) -> None:
     assert train_until_done(training.reports(), 10.0, heard) is True
     assert training.closed_at == 4
     assert signal.getsignal(kind) is before
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stops_nothing(kind: int) -> None:
+    signal.signal(kind, signal.SIG_IGN)
+    training = Training(9, {0: [kind], 3: [kind]})
+    with interruptible():
+        assert train_until_done(training.reports(), 10.0, heard) is False
+    assert training.closed_at == 9
+    assert signal.getsignal(kind) is signal.SIG_IGN
 
 
 def test_a_signal_during_the_last_step_stops_nothing() -> None:
