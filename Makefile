@@ -8,7 +8,8 @@ DEMO := runs/demo
 TORCH_FROM ?=
 
 BIN := .venv/bin
-# Python compiles what it imports at first use; all of it now would take half as long as the rest.
+# Python compiles a module when it is first imported, which the end of env does for those of a training: to compile all
+# that is installed would take half as long as the rest.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -31,6 +32,7 @@ env: .venv/.ready
 	@$(PIP) $(TORCH_FROM) torch
 	@echo "installing nerfkit and what its tests need into .venv"
 	@$(PIP) -e '.[dev]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import nerfkit.session, nerfkit.assess, nerfkit.report'
 	@touch $@
 
 # Trains anew each time: the run of the last demo goes.
