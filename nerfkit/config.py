@@ -106,6 +106,8 @@ class TrainConfig:
     loss: Literal["huber", "squared"] = "huber"
     gradient_reach: float = 20.0
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
+    distortion: float = 0.0
+    """Weight of the distortion loss: draws haze and floaters together, 0.01 or so; 0 leaves it out."""
     exposure: bool = False
     """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
     weight_decay: float = 1e-6

@@ -20,7 +20,7 @@ from nerfkit.kernels.shade import take_rows
 from nerfkit.run import Run
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene.scene import Frame
-from nerfkit.types import Field, Rays, Rendered, Sampler
+from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
 EARLY_STOP = 1e-3
 """Transmittance at which a ray ends: what lies behind could change no 8-bit pixel."""
@@ -68,15 +68,24 @@ def render_rays(
         rgb, opacity, t_sum, packed_info = cast(target, cells, rays, jitter, background, EARLY_STOP, reach, room)
         n_samples = int(packed_info[:, 1].sum())
     else:
-        rgb, opacity, t_sum, n_samples = _render_in_stages(field, sampler, rays, background, jitter, reach)
+        rgb, opacity, t_sum, _, samples = render_in_stages(field, sampler, rays, background, jitter, reach)
+        n_samples = samples.n_owned
     distance = t_sum / opacity.clamp(min=1e-6)
     return Rendered(rgb, opacity, distance, distance * rays.cos, n_samples)
 
 
-def _render_in_stages(
-    field: Field, sampler: Sampler, rays: Rays, background: Tensor, jitter: Tensor, reach: float
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Colour, opacity, sum of weights * t and number of samples: one stage after the other, over all samples."""
+def render_in_stages(
+    field: Field,
+    sampler: Sampler,
+    rays: Rays,
+    background: Float[Tensor, "n_rays 3"],
+    jitter: Float[Tensor, " n_rays"],
+    reach: float = 0.0,
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n"], Samples]:
+    """`render_rays`, one stage after the other over all samples, for who wants to see these.
+
+    Returns colour, opacity, sum of weights * t, the weights, and the samples that rays reached.
+    """
     samples = sampler.sample(rays, jitter)
     positions = sample_positions(rays, samples)
     sigmas, features = field.density(positions)
@@ -86,8 +95,8 @@ def _render_in_stages(
     sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]
     features = take_rows(features, rows, kept.n_owned)
     rgbs = field.color(features, rays.rays_d, kept.ray_indices)
-    rgb, opacity, t_sum, _ = composite(sigmas, rgbs, kept, background, reach)
-    return rgb, opacity, t_sum, kept.n_owned
+    rgb, opacity, t_sum, weights = composite(sigmas, rgbs, kept, background, reach)
+    return rgb, opacity, t_sum, weights, kept
 
 
 def render_image(model: Model, cameras: Cameras, index: int, background: str = "white") -> Rendered:

@@ -268,7 +268,7 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
         results.append([*pixels_of, packed_info, weights.grad, table.grad])
     names = ("rgb", "opacity", "distance", "samples", "gradient of weights", "of the table")
     errors = {f"whole rays, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
-    lesson = raycast.Lesson(torch.rand(16, 3, generator=generator), 0.1, 10.0, -1.0, 0.5, 5000)
+    lesson = raycast.Lesson(torch.rand(16, 3, generator=generator), 0.1, 10.0, -1.0, 0.5, 5000, 10.0, 0.4)
     lessons = []
     for ops in (raycast, reference_rays):
         table.grad = None

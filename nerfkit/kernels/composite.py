@@ -6,7 +6,7 @@ With density sigma_i, colour c_i, length d_i and middle t_i of a ray's samples (
     T_i = exp(-sum_{j<i} sigma_j d_j),  w_i = T_i (1 - exp(-sigma_i d_i)),
     rgb = sum_i w_i c_i + T_n background,  opacity = 1 - T_n,  distance = sum_i w_i t_i.
 
-For q_i = <g_rgb, c_i> + g_distance t_i the gradients are
+For q_i = <g_rgb, c_i> + g_distance t_i + g_w_i the gradients are
 
     dL/dsigma_i = d_i (T_{i+1} q_i - sum_{j>i} w_j q_j - T_n (<g_rgb, background> - g_opacity)),
     dL/dc_i = w_i g_rgb,  dL/dbackground = T_n g_rgb.
@@ -137,6 +137,7 @@ def _backward(
     g_rgb: wp.array(dtype=wp.vec3f),
     g_opacity: wp.array(dtype=float),
     g_distance: wp.array(dtype=float),
+    g_weights: wp.array(dtype=float),
     reach: float,
     g_sigmas: wp.array(dtype=float),
     g_rgbs: wp.array(dtype=wp.vec3f),
@@ -153,7 +154,7 @@ def _backward(
     behind = trans * (wp.dot(g, background[r]) - g_opacity[r])
     for k in range(count):
         i = start + count - 1 - k
-        q = wp.dot(g, rgbs[i]) + g_t * 0.5 * (t_starts[i] + t_ends[i])
+        q = wp.dot(g, rgbs[i]) + g_t * 0.5 * (t_starts[i] + t_ends[i]) + g_weights[i]
         near = wp.min(1.0, t_ends[i] / reach)
         g_sigmas[i] = near * near * (t_ends[i] - t_starts[i]) * (trans * q - behind)
         g_rgbs[i] = near * near * weights[i] * g
@@ -174,7 +175,6 @@ class _Composite(torch.autograd.Function):
         weights[samples.n_owned :] = 0.0
         ctx.save_for_backward(rgbs, t_starts, t_ends, info, background, opacity, weights)
         ctx.n_owned, ctx.reach = samples.n_owned, max(reach, 1e-9)
-        ctx.mark_non_differentiable(weights)
         ctx.set_materialize_grads(True)
         inputs = [sigmas, array(rgbs, wp.vec3f), t_starts, t_ends, info, array(background, wp.vec3f)]
         launch(_forward, n, [*inputs, array(rgb, wp.vec3f), opacity, distance, weights], device)
@@ -183,12 +183,12 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rgbs, t_starts, t_ends, info, background, opacity, weights = ctx.saved_tensors
-        g_rgb, g_opacity, g_distance, _ = (g.contiguous() for g in gradients)
+        g_rgb, g_opacity, g_distance, g_weights = (g.contiguous() for g in gradients)
         g_sigmas, g_rgbs, g_background = torch.empty_like(weights), torch.empty_like(rgbs), torch.empty_like(background)
         g_sigmas[ctx.n_owned :] = 0.0
         g_rgbs[ctx.n_owned :] = 0.0
         inputs = [array(rgbs, wp.vec3f), t_starts, t_ends, info, array(background, wp.vec3f), opacity, weights]
-        inputs += [array(g_rgb, wp.vec3f), g_opacity, g_distance, ctx.reach]
+        inputs += [array(g_rgb, wp.vec3f), g_opacity, g_distance, g_weights, ctx.reach]
         outputs = [g_sigmas, array(g_rgbs, wp.vec3f), array(g_background, wp.vec3f)]
         launch(_backward, len(info), inputs + outputs, weights.device)
         return g_sigmas, g_rgbs, None, g_background, None
@@ -201,7 +201,7 @@ def composite(
     background: Float[Tensor, "n_rays 3"],
     reach: float = 0.0,
 ) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]]:
-    """Colour, opacity, sum of weights * t, and (without gradient) the weights; the formulas stand in this file's head.
+    """Colour, opacity, sum of weights * t, and the weights; the formulas stand in this file's head.
 
     Differentiable in ``sigmas``, ``rgbs`` and ``background``. A ray without samples is its background.
 

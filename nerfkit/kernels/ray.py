@@ -236,10 +236,24 @@ for (int r = 0; r < n_rays; ++r) {
   const float* g = g_rgb + 3 * r;
   const float* back = background + 3 * r;
   float trans = 1.0f - opacity[r];
+  // Of all samples and of those behind the one in hand: sums of weights, and of weights times places.
+  float all = opacity[r], all_placed = 0.0f, later = 0.0f, later_placed = 0.0f;
+  if (distortion > 0.0f) for (int i = start; i < start + count; ++i) {
+    const float* v = values + (size_t)i * V;
+    all_placed += v[3] * v[0] / (v[0] + halfway);
+  }
   float behind = trans * (g[0] * back[0] + g[1] * back[1] + g[2] * back[2] - g_opacity[r]);
   for (int i = start + count - 1; i >= start; --i) {
     const float* v = values + (size_t)i * V;
-    const float q = g[0] * v[4] + g[1] * v[5] + g[2] * v[6] + g_t_sum[r] * v[0], end = (v[0] + 0.5f * v[1]) / reach;
+    const float end = (v[0] + 0.5f * v[1]) / reach;
+    float q = g[0] * v[4] + g[1] * v[5] + g[2] * v[6] + g_t_sum[r] * v[0];
+    if (distortion > 0.0f) {
+      const float w = v[3], per = 1.0f / (v[0] + halfway), s = v[0] * per, d = v[1] * halfway * per * per;
+      const float earlier = all - later - w, earlier_placed = all_placed - later_placed - w * s;
+      q += 2.0f * distortion * (s * (earlier - later) - earlier_placed + later_placed + w * d / 3.0f);
+      later += w;
+      later_placed += w * s;
+    }
     const float near = end < 1.0f ? end * end : 1.0f;
     g_log_sigmas[i] = near * v[1] * v[2] * (trans * q - behind);
     word* out = rows + (size_t)i * STRIDE + OUTPUT;

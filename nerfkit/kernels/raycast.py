@@ -143,6 +143,7 @@ def _backward(networks: Networks, word: str) -> Native:
     tensors |= {"g_opacity": "float", "g_t_sum": "float", "packed": "word", "rows": "word", "values": "float"}
     tensors |= {"g_log_sigmas": "float", "sums": "float", "g_encoded": "word", "g_weights": "float"}
     numbers = {"n_rays": "int", "n_samples": "int", "reach": "float"}
+    numbers |= {"distortion": "float", "halfway": "float"}
     head, _, body = _text(networks, "float", word, "//BODY" + BACKWARD).partition("//BODY")
     return Native(head, body, tensors, numbers)
 
@@ -233,6 +234,10 @@ class Lesson:
     """Distance (model units) up to which gradients are damped, see `composite`; 0 damps none."""
     capacity: int
     """Samples of all rays together that there is room for; rays end where it is used up. 0 keeps none: no gradient."""
+    distortion: float = 0.0
+    """Factor on the distortion of the rays' weights (`losses.distortion`), which is added to the loss; 0 or more."""
+    halfway: float = 1.0
+    """Distance (model units) at which that counts half of all places as nearer."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,7 @@ class Learned:
     rgb: Float[Tensor, "n_rays 3"]
     n_samples: int
     loss: float
+    """Of the colours."""
     squared_error: float
     """Summed over all numbers, as the loss is."""
 
@@ -285,7 +291,7 @@ def _forth(
     return done
 
 
-def _back(target: Target, background: Tensor, reach: float, done: _Pass, gradients: Sequence[Tensor]) -> Tensor:
+def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradients: Sequence[Tensor]) -> Tensor:
     """Gradient of the weights from those of colour, opacity and t_sum; that of the table goes to the grid."""
     networks, room = target.networks, done.room
     n = int(done.packed_info[-1].sum()) if len(done.packed_info) else 0
@@ -293,7 +299,8 @@ def _back(target: Target, background: Tensor, reach: float, done: _Pass, gradien
     g_encoded = torch.empty(n, padded(networks.density[0]), dtype=room.rows.dtype)
     tensors = [done.packed_info, background, done.opacity, *gradients, done.packed, room.rows, room.values]
     tensors += [g_log_sigmas, torch.zeros(networks.layers[2]), g_encoded, g_weights]
-    _backward(networks, target.word)(tensors, [len(done.packed_info), n, max(reach, 1e-9)])
+    numbers = [len(done.packed_info), n, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway]
+    _backward(networks, target.word)(tensors, numbers)
     positions = room.positions[:n].clone()
     _give_back(room)
     target.grid.backward(positions, g_encoded[:, : networks.density[0]], target.table)
@@ -306,7 +313,7 @@ class _Cast(torch.autograd.Function):
         target, cells, rays, jitter, background, lesson = call
         done = _forth(target, cells, rays, jitter, background, lesson, learning=False)
         if lesson.capacity > 0:
-            ctx.call = target, background, lesson.reach
+            ctx.call = target, background, lesson
             ctx.done = done
         else:
             _give_back(done.room)
@@ -355,6 +362,6 @@ def learn(
     """
     done = _forth(target, cells, rays, jitter, background, lesson, learning=True)
     nothing = torch.zeros(len(rays))
-    g_weights = _back(target, background, lesson.reach, done, [done.g_rgb, nothing, nothing])
+    g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
     n_samples, loss, squared_error = done.totals.tolist()
     return Learned(g_weights, done.rgb, int(n_samples), loss, squared_error)

@@ -226,8 +226,7 @@ def composite(
     share = (samples.t_ends / reach).clamp(max=1.0) ** 2 if reach > 0.0 else torch.ones_like(samples.t_ends)
     sigmas = share * sigmas + (1.0 - share) * sigmas.detach()
     rgbs = share[:, None] * rgbs + (1.0 - share)[:, None] * rgbs.detach()
-    colors, opacities, distances = [], [], []
-    weights = torch.zeros_like(sigmas)
+    colors, opacities, distances, weights = [], [], [], []
     for ray, (start, count) in enumerate(samples.packed_info.tolist()):
         own = slice(start, start + count)
         t_starts, t_ends = samples.t_starts[own], samples.t_ends[own]
@@ -238,10 +237,11 @@ def composite(
         colors.append((w[:, None] * rgbs[own]).sum(0) + behind * background[ray])
         opacities.append(1.0 - behind)
         distances.append((w * (t_starts + t_ends) / 2).sum())
-        weights[own] = w.detach()
+        weights.append(w)
+    nothing = torch.zeros_like(sigmas[samples.n_owned :])
     if not colors:
-        return background, sigmas.new_zeros(0), sigmas.new_zeros(0), weights
-    return torch.stack(colors), torch.stack(opacities), torch.stack(distances), weights
+        return background, sigmas.new_zeros(0), sigmas.new_zeros(0), nothing
+    return torch.stack(colors), torch.stack(opacities), torch.stack(distances), torch.cat([*weights, nothing])
 
 
 def take_rows(values: Float[Tensor, "m c"], rows: Int[Tensor, " n"], n_owned: int) -> Float[Tensor, "n c"]:

@@ -18,19 +18,13 @@ from nerfkit.kernels.reference import (
     sample_positions,
     spherical_harmonics,
 )
-from nerfkit.types import Rays
+from nerfkit.types import Rays, Samples
 
 
-def cast(
-    target: Target,
-    cells: Cells,
-    rays: Rays,
-    jitter: Float[Tensor, " n_rays"],
-    background: Float[Tensor, "n_rays 3"],
-    early_stop: float,
-    reach: float = 0.0,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
-    """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
+def _cast(
+    target: Target, cells: Cells, rays: Rays, jitter: Tensor, background: Tensor, early_stop: float, reach: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Samples]:
+    """Colour, opacity, sum of weights * t, the weights, and the samples that rays reached."""
     density, color = target.networks.density, target.networks.color
     shapes = [*zip(density[1:], density, strict=False), *zip(color[1:], color, strict=False)]
     flat = target.weights.split([n * m for n, m in shapes])
@@ -48,8 +42,36 @@ def cast(
     kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
     harmonics = spherical_harmonics(rays.rays_d, math.isqrt(color[0] - density[-1]))
     rgbs = torch.sigmoid(network(join_directions(g[rows.long()], harmonics, kept.ray_indices), matrices[n:]))
-    rgb, opacity, t_sum, _ = composite(sigmas[rows.long()], rgbs, kept, background, reach)
-    return rgb, opacity, t_sum, kept.packed_info
+    return *composite(sigmas[rows.long()], rgbs, kept, background, reach), kept
+
+
+def cast(
+    target: Target,
+    cells: Cells,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    early_stop: float,
+    reach: float = 0.0,
+) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+    """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
+    *pixels, _, kept = _cast(target, cells, rays, jitter, background, early_stop, reach)
+    return *pixels, kept.packed_info
+
+
+def distortion(weights: Float[Tensor, " n"], samples: Samples, halfway: float) -> Float[Tensor, ""]:
+    """sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 d_i of each ray, all pairs written out, summed over the rays.
+
+    s = t / (t + halfway) of the middles, d = halfway / (t + halfway)^2 times the lengths.
+    """
+    total = weights.new_zeros(())
+    for start, count in samples.packed_info.tolist():
+        own = slice(start, start + count)
+        w, t_starts, t_ends = weights[own], samples.t_starts[own], samples.t_ends[own]
+        t = (t_starts + t_ends) / 2
+        s, d = t / (t + halfway), halfway / (t + halfway) ** 2 * (t_ends - t_starts)
+        total = total + (w[:, None] * w * (s[:, None] - s).abs()).sum() + (w * w * d).sum() / 3
+    return total
 
 
 def learn(
@@ -60,10 +82,11 @@ def learn(
     background: Float[Tensor, "n_rays 3"],
     lesson: Lesson,
 ) -> Learned:
-    """Twin of `raycast.learn`: `cast`, the loss written out, and a backward pass through both."""
-    rgb, _, _, packed_info = cast(target, cells, rays, jitter, background, lesson.early_stop, lesson.reach)
+    """Twin of `raycast.learn`: `cast`, the losses written out, and a backward pass through all."""
+    rgb, _, _, weights, kept = _cast(target, cells, rays, jitter, background, lesson.early_stop, lesson.reach)
     e = (rgb - lesson.truth).abs()
     loss = lesson.factor * torch.where(e < lesson.delta, e * e / 2, lesson.delta * (e - lesson.delta / 2)).sum()
-    g_weights, g_table = torch.autograd.grad(loss, (target.weights, target.table))
+    spread = lesson.distortion * distortion(weights, kept, lesson.halfway)
+    g_weights, g_table = torch.autograd.grad(loss + spread, (target.weights, target.table))
     target.table.grad = g_table if target.table.grad is None else target.table.grad + g_table
-    return Learned(g_weights, rgb.detach(), int(packed_info[:, 1].sum()), loss.item(), (e * e).sum().item())
+    return Learned(g_weights, rgb.detach(), kept.n_owned, loss.item(), (e * e).sum().item())

@@ -1,4 +1,4 @@
-"""Losses on pixels: each compares rendered with true colours, (n, 3), and is summed over the pixels by the caller."""
+"""Losses: on pixels, rendered against true colours (n, 3), and on where along its ray the weights of a pixel lie."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from nerfkit.types import Samples
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,27 @@ class Huber:
         if math.isinf(self.delta):
             return 0.5 * self.factor * F.mse_loss(rgb, target, reduction="sum")
         return self.factor * F.huber_loss(rgb, target, reduction="sum", delta=self.delta)
+
+
+def distortion(weights: Float[Tensor, " n_samples"], samples: Samples, halfway: float) -> Float[Tensor, ""]:
+    """How far apart the weights of each ray lie, summed over the rays (Barron et al. 2022, equation 15):
+
+        sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 d_i
+
+    with places s = t / (t + halfway) of the samples' middles and d = ds/dt times their lengths: haze and what floats
+    before a surface are drawn together to one place, and what is far counts less. Differentiable in ``weights``.
+    """
+    t, length = (samples.t_starts + samples.t_ends) / 2, samples.t_ends - samples.t_starts
+    s, d = t / (t + halfway), length * halfway / (t + halfway) ** 2
+
+    def earlier(values: Tensor) -> Tensor:
+        """Sums over the samples before each one on its ray."""
+        before = values.cumsum(0) - values
+        first = samples.packed_info[:, 0].long().clamp(max=max(len(values) - 1, 0))
+        return before - before[first][samples.ray_indices.long()]
+
+    w, s, d = weights.double(), s.double(), d.double()  # sums over all rays, of which differences are taken
+    return (2 * w * (s * earlier(w) - earlier(w * s)) + w * w * d / 3)[: samples.n_owned].sum().float()
 
 
 LOSSES = {

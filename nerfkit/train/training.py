@@ -13,17 +13,19 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_rays
+from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_in_stages
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.exposure import Exposure
-from nerfkit.train.losses import LOSSES, Huber
+from nerfkit.train.losses import LOSSES, Huber, distortion
 from nerfkit.train.optim import Optimizer
 from nerfkit.train.pixels import Pixels
 from nerfkit.types import Rays
 
 _TASK_SAMPLES = 8192
 """Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
+_HALFWAY = 20.0
+"""Distance of the subject in near planes, as scenes are framed."""
 _ROOM = 8
 """Room that a task has for samples, in shares of what it should get: a young field is fog."""
 
@@ -81,7 +83,9 @@ class Training:
             truth = photograph / exposure.gains(self.clock.step)[view]
         loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
         room = _ROOM * _TASK_SAMPLES
-        lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), EARLY_STOP, reach, room)
+        halfway = _HALFWAY * model.frame.near_plane * model.frame.scale
+        limits = (EARLY_STOP, reach, room, config.distortion / n_rays, halfway)
+        lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         learned = _learn(model, rays, jitter, background, lesson)
         model.field.grid.collect(model.field.table)
         if exposure is not None:
@@ -148,11 +152,12 @@ def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson:
 
 def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
     """What `learn` does, one stage after the other, over all rays."""
-    rendered = render_rays(model.field, model.sampler, rays, background, jitter, lesson.reach)
-    loss = Huber(lesson.delta, lesson.factor)(rendered.rgb, lesson.truth)
+    rgb, _, _, weights, samples = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach)
+    loss = Huber(lesson.delta, lesson.factor)(rgb, lesson.truth)
+    spread = lesson.distortion * distortion(weights, samples, lesson.halfway) if lesson.distortion else 0.0
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
     parameters = [*model.field.network_parameters(), model.field.table]
-    *gradients, _ = torch.autograd.grad(loss, parameters)
+    *gradients, _ = torch.autograd.grad(loss + spread, parameters)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    error = mse_loss(rendered.rgb.detach(), lesson.truth, reduction="sum")
-    return Learned(flat, rendered.rgb.detach(), rendered.n_samples, loss.item(), error.item())
+    rgb = rgb.detach()
+    return Learned(flat, rgb, samples.n_owned, loss.item(), mse_loss(rgb, lesson.truth, reduction="sum").item())

@@ -119,6 +119,21 @@ def test_learning_is_casting_a_loss_and_its_backward_pass(steps: str, delta: flo
     assert_close(g_table, target.table.grad)
 
 
+@pytest.mark.parametrize("distortion", [0.0, 5.0])
+@pytest.mark.parametrize("steps", STEPPINGS)
+def test_learning_is_that_of_the_twin(steps: str, distortion: float) -> None:
+    target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS[steps])
+    truth = torch.rand(N_RAYS, 3, generator=torch.Generator().manual_seed(5))
+    lesson = Lesson(truth, 0.1, 3.0, NEVER, 0.0, 20000, distortion, 0.4)
+    found = []
+    for learn_ in (learn, reference_rays.learn):
+        target.table.grad = None
+        learned = learn_(target, cells, rays(), *columns(), lesson)
+        found.append([learned.g_weights, target.table.grad, learned.rgb, torch.tensor(learned.loss)])
+    for actual, wanted in zip(*found, strict=True):
+        assert relative_error(actual, wanted) < 1e-3
+
+
 @pytest.mark.parametrize("steps", STEPPINGS)
 def test_empty_blocks_are_left_out(steps: str) -> None:
     target, cells = target_of(NETWORKS["default"]), cells_of(STEPPINGS[steps], 0.4)
