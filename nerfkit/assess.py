@@ -41,7 +41,9 @@ def scene_of(run: Run, path: Path | None = None) -> Scene:
 
 
 def backdrop(scene: Scene) -> str:
-    """Colour that pictures of a scene are blended over: white for a scene with alpha that does not say otherwise."""
+    """What pictures of a scene are blended over: white for a scene with alpha that does not say otherwise."""
+    if scene.has_sky:
+        return "sky"
     return scene.background if scene.background in ("white", "black") else "white"
 
 

@@ -29,9 +29,10 @@ class DataConfig:
     """Divide the image size by this whole number (area average)."""
     hold_out_every: int = 8
     """Every n-th view is held out for testing, where the scene names no split of its own; 0 holds out none."""
-    background: Literal["auto", "white", "black", "random"] = "auto"
-    """Colour behind images with alpha; auto: random in training (but that of plain
-    borders, if all views have them), white in pictures."""
+    background: Literal["auto", "white", "black", "random", "sky"] = "auto"
+    """Colour behind images with alpha and behind all that is modelled: auto is random in training (but that of plain
+    borders, if all views have them) and white in pictures. Behind opaque captures pictures have a sky instead, learnt
+    in passing; under sky the training sees it, too, so that no thing need stand for it."""
     masks: Literal["auto", "cut", "ignore", "off"] = "auto"
     """What masks mean: cut takes what they show for an object on nothing; ignore leaves what they hide out of training
     and scores; off does not read them; auto is cut if they outline one object, else ignore."""

@@ -75,7 +75,7 @@ class Setting:
     """What was compared."""
 
     background: str
-    """Colour behind transparent pixels, of both pictures."""
+    """Colour behind transparent pixels, of both pictures; ``sky`` where there are none: the render has its own."""
     split: str
     """Which views: train, val or test."""
     split_rule: str

@@ -41,7 +41,7 @@ class Model:
 
 
 def background_color(name: str) -> Float[Tensor, " 3"]:
-    """The colour of a background's name; a random one is white in pictures."""
+    """The colour of a background's name; white in pictures where that names none."""
     return torch.full((3,), BACKGROUNDS.get(name, 1.0))
 
 
@@ -100,7 +100,10 @@ def render_in_stages(
 
 
 def render_image(model: Model, cameras: Cameras, index: int, background: str = "white") -> Rendered:
-    """The picture that camera ``index`` takes, (height, width, ...), lengths in scene units, without gradient."""
+    """The picture that camera ``index`` takes, (height, width, ...), lengths in scene units, without gradient.
+
+    ``background`` is one of `BACKGROUNDS`, or ``sky``: the field's own.
+    """
     pixels = cameras.pixel_grid(index)
     height, width = pixels.shape[:2]
     pixels = pixels.reshape(-1, 2)
@@ -113,6 +116,8 @@ def render_image(model: Model, cameras: Cameras, index: int, background: str = "
             rays = model.frame.model_rays(cameras.rays(owner, xy)).to(model.device)
             jitter = torch.full((len(xy),), 0.5, device=model.device)
             behind = color.to(model.device).expand(len(xy), 3)
+            if background == "sky":
+                behind = model.field.behind(rays.rays_d)
             return render_rays(model.field, model.sampler, rays, behind, jitter)
 
     parts = parallel(part, range(0, len(pixels), _CHUNK), model.device)

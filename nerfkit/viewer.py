@@ -190,7 +190,8 @@ class Viewer:
     def _draw(self, page: _Page, rows: int) -> None:
         begun = time.monotonic()
         camera = _camera_of(page.client.camera, rows)
-        picture = look(cropped(self.model, self._box()), camera, self._kind.value, self.background)
+        box = self._box()
+        picture = look(cropped(self.model, box), camera, self._kind.value, self.background if box is None else "white")
         quality = 90 if rows == int(self._size.value) else 70
         page.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
         page.seconds = time.monotonic() - begun

@@ -35,7 +35,7 @@ class HashField(nn.Module):
     """Density per model unit and colour at positions in the unit cube.
 
     ``sigma = exp(g_0)`` with g = density_network(encode(x)), and
-    ``rgb = sigmoid(color_network([g, SH(direction)]))``.
+    ``rgb = sigmoid(color_network([g, SH(direction)]))``; `behind` is the colour of the sky.
     """
 
     def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0):
@@ -57,6 +57,7 @@ class HashField(nn.Module):
         n_geo = config.geo_features
         self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
         self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3, generator)
+        self.sky = nn.Parameter(torch.zeros(config.sh_degree**2, 3))
         self.to(device)
         self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
 
@@ -71,6 +72,13 @@ class HashField(nn.Module):
         """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
         harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
         return torch.sigmoid(self.color_network(join_directions(features, harmonics, ray_indices)).float())
+
+    def behind(self, rays_d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """RGB in [0, 1] of what lies behind everything, ``sigmoid(SH(direction) @ sky)``.
+
+        So few numbers can be no more than a gradient from one colour to another: clouds and hills remain things.
+        """
+        return torch.sigmoid(spherical_harmonics(rays_d, self.config.sh_degree) @ self.sky)
 
     @property
     def rounded(self) -> Float[Tensor, "entries features"]:
@@ -95,6 +103,10 @@ class HashField(nn.Module):
         parameters = self.network_parameters()
         for w, gradient in zip(parameters, flat.split([w.numel() for w in parameters]), strict=True):
             w.grad = gradient.view_as(w)
+
+    def small_parameters(self) -> list[nn.Parameter]:
+        """All that is learnt but the table."""
+        return [*self.network_parameters(), self.sky]
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The weights of both networks, in a fixed order."""

@@ -246,6 +246,7 @@ class Learned:
 
     g_weights: Float[Tensor, " n_weights"]
     rgb: Float[Tensor, "n_rays 3"]
+    opacity: Float[Tensor, " n_rays"]
     n_samples: int
     loss: float
     """Of the colours."""
@@ -364,4 +365,4 @@ def learn(
     nothing = torch.zeros(len(rays))
     g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
     n_samples, loss, squared_error = done.totals.tolist()
-    return Learned(g_weights, done.rgb, int(n_samples), loss, squared_error)
+    return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error)

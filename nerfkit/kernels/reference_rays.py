@@ -83,10 +83,10 @@ def learn(
     lesson: Lesson,
 ) -> Learned:
     """Twin of `raycast.learn`: `cast`, the losses written out, and a backward pass through all."""
-    rgb, _, _, weights, kept = _cast(target, cells, rays, jitter, background, lesson.early_stop, lesson.reach)
+    rgb, opacity, _, weights, kept = _cast(target, cells, rays, jitter, background, lesson.early_stop, lesson.reach)
     e = (rgb - lesson.truth).abs()
     loss = lesson.factor * torch.where(e < lesson.delta, e * e / 2, lesson.delta * (e - lesson.delta / 2)).sum()
     spread = lesson.distortion * distortion(weights, kept, lesson.halfway)
     g_weights, g_table = torch.autograd.grad(loss + spread, (target.weights, target.table))
     target.table.grad = g_table if target.table.grad is None else target.table.grad + g_table
-    return Learned(g_weights, rgb.detach(), kept.n_owned, loss.item(), (e * e).sum().item())
+    return Learned(g_weights, rgb.detach(), opacity.detach(), kept.n_owned, loss.item(), (e * e).sum().item())

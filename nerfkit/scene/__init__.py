@@ -129,6 +129,8 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     background = config.background
     if background == "auto":
         background = "random" if with_alpha else plain or "random"
+    if background == "sky" and any(image.shape[2] == 4 for image in images):
+        raise SceneError(f"{root}: data.background = sky is for photographs without alpha; here some are transparent")
 
     masked = any(picture.mask is not None for picture in pictures)
     every_mask = [np.ones(p.pixels.shape[:2], dtype=bool) if p.mask is None else p.mask for p in pictures]

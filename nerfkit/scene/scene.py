@@ -88,13 +88,19 @@ class Scene:
     split_rule: str
     """Where the splits come from: ``files``, ``every 8th`` or ``all train``."""
     background: str
-    """``white``, ``black`` or ``random``: what training puts behind alpha and behind what the model leaves uncovered.
-    Auto is random, which asks of an opaque scene that the model cover every pixel, but for plain borders: their own."""
+    """``white``, ``black``, ``random`` or ``sky``: what training puts behind alpha and behind what the model leaves
+    uncovered. Random asks of an opaque scene that the model cover every pixel; sky is a colour for each direction that
+    is learnt with the model."""
     frame: Frame
     warnings: list[str]
     """Sentences for the user: what was skipped, scaled or guessed."""
     fingerprint: str
     """Hash of names, files, poses and lenses, independent of where the folder lies and of ``downscale``."""
+
+    @property
+    def has_sky(self) -> bool:
+        """Whether pictures are rendered over a learnt sky: those of opaque photographs without a plain background."""
+        return self.background in ("random", "sky") and not self.has_alpha
 
     @property
     def has_alpha(self) -> bool:

@@ -35,10 +35,12 @@ class _Adam:
 
     @torch.no_grad()
     def step(self, n_steps: int, lr: float) -> None:
-        """Move the parameters along their ``.grad``; ``n_steps`` counts from 1."""
+        """Move the parameters along their ``.grad``, those that have one; ``n_steps`` counts from 1."""
         beta1, beta2 = _BETAS
         correction = math.sqrt(1.0 - beta2**n_steps)
         for p, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            if p.grad is None:
+                continue
             gradient = p.grad + self.weight_decay * p
             mean.lerp_(gradient, 1.0 - beta1)
             square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
@@ -52,7 +54,7 @@ class Optimizer:
     def __init__(self, field: HashField, config: TrainConfig):
         self.config = config
         self.table = SparseAdam(field.table, _BETAS, field.rounded)
-        self.networks = _Adam(field.network_parameters(), config.weight_decay)
+        self.networks = _Adam(field.small_parameters(), config.weight_decay)
         self.n_steps = 0
 
     def step(self, rate: float) -> None:

@@ -77,7 +77,11 @@ class Training:
             background = torch.full((n_rays, 3), BACKGROUNDS[pixels.scene.background], device=model.device)
         else:
             background = torch.rand(n_rays, 3, generator=self.generator).to(model.device)
-        rays, truth = pixels.rays(picked, model.frame), pixels.colors(picked, background)
+        rays = pixels.rays(picked, model.frame)
+        sky = model.field.behind(rays.rays_d) if pixels.scene.has_sky else None
+        if pixels.scene.background == "sky":
+            background = sky.detach()
+        truth = pixels.colors(picked, background)
         if exposure is not None:
             view, photograph = pixels.views(picked), truth
             truth = photograph / exposure.gains(self.clock.step)[view]
@@ -88,8 +92,15 @@ class Training:
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         learned = _learn(model, rays, jitter, background, lesson)
         model.field.grid.collect(model.field.table)
+        rgb = torch.cat([one.rgb for one in learned])
         if exposure is not None:
-            exposure.observe(view, photograph, torch.cat([one.rgb for one in learned]))
+            exposure.observe(view, photograph, rgb)
+        if sky is not None:
+            # Before a random background the sky takes no part in the picture: it is fitted to what shows through.
+            shown = rgb if pixels.scene.background == "sky" else sky.detach()
+            through = 1.0 - torch.cat([one.opacity for one in learned])
+            g_shown = lesson.factor * (shown - truth).clamp(-loss.delta, loss.delta)
+            (model.field.sky.grad,) = torch.autograd.grad(sky, model.field.sky, through[:, None] * g_shown)
         model.field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
         error = sum(one.squared_error for one in learned) / (3 * n_rays)
         return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
@@ -152,7 +163,9 @@ def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson:
 
 def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
     """What `learn` does, one stage after the other, over all rays."""
-    rgb, _, _, weights, samples = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach)
+    rgb, opacity, _, weights, samples = render_in_stages(
+        model.field, model.sampler, rays, background, jitter, lesson.reach
+    )
     loss = Huber(lesson.delta, lesson.factor)(rgb, lesson.truth)
     spread = lesson.distortion * distortion(weights, samples, lesson.halfway) if lesson.distortion else 0.0
     # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
@@ -160,4 +173,6 @@ def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tenso
     *gradients, _ = torch.autograd.grad(loss + spread, parameters)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     rgb = rgb.detach()
-    return Learned(flat, rgb, samples.n_owned, loss.item(), mse_loss(rgb, lesson.truth, reduction="sum").item())
+    return Learned(
+        flat, rgb, opacity.detach(), samples.n_owned, loss.item(), mse_loss(rgb, lesson.truth, reduction="sum").item()
+    )

@@ -80,7 +80,7 @@ def test_any_width_works_in_half_precision(sh_degree: int, geo_features: int, de
     config = FieldConfig(**{**vars(SMALL), "sh_degree": sh_degree, "geo_features": geo_features})
     field, (positions, d, owners) = make(config, device, torch.bfloat16), places(50, device)
     _, features = field.density(positions)
-    field.color(features, d, owners).sum().backward()
+    (field.color(features, d, owners).sum() + field.behind(d).sum()).backward()
     assert all(bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in field.parameters())
 
 
@@ -130,7 +130,7 @@ def test_the_state_is_named_fp32_tensors(device: torch.device) -> None:
     state = HashField(SMALL, device).state_dict()
     networks = {"density_network": SMALL.density_layers, "color_network": SMALL.color_layers}
     weights = {f"{name}.weights.{i}" for name, n_hidden in networks.items() for i in range(n_hidden + 1)}
-    assert set(state) == {"table"} | weights
+    assert set(state) == {"table", "sky"} | weights
     assert all(value.dtype == torch.float32 for value in state.values())
 
 

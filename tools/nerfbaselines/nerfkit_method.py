@@ -141,8 +141,9 @@ class NerfkitMethod:
         return {"loss": report.loss, "psnr": report.psnr, "num_rays": report.rays_per_second}
 
     def render(self, camera: Any, *, options: Any = None) -> dict[str, np.ndarray]:
-        """The picture of one camera, over white, as float32: colour, distance along z, opacity."""
-        background = self.config.data.background if self.config.data.background in ("white", "black") else "white"
+        """The picture of one camera as float32: colour (over the learnt sky, or the plain colour asked for), distance
+        along z, opacity."""
+        background = self.config.data.background if self.config.data.background in ("white", "black") else "sky"
         rendered = render_image(self.model, cameras_of(camera), 0, background)
         names = {"color": rendered.rgb.clamp(0, 1), "depth": rendered.depth, "accumulation": rendered.opacity}
         return {name: values.float().numpy() for name, values in names.items()}
