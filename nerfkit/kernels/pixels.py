@@ -24,8 +24,8 @@ from nerfkit.kernels.launch import array, launch
 from nerfkit.types import Rays
 
 LIST_BYTES = 1 << 30
-"""Most memory for a list of all usable pixels. Where it would take more, one in `SPARSE` is listed and the others are
-counted off from there, which takes some ten times as long."""
+"""Most memory for a list of usable pixels. Where one of all pixels would take more, one in `SPARSE` is listed and the
+others are counted off from there, which takes some ten times as long."""
 SPARSE = 64
 
 
@@ -200,13 +200,17 @@ class Masks:
     """(h, w), contiguous, on the CPU, and not empty."""
 
     @cached_property
-    def _counts(self) -> Int[Tensor, " n"]:
-        return torch.tensor([int(np.count_nonzero(mask.numpy())) for mask in self.each])
+    def _listed(self) -> tuple[int, Int[Tensor, " n"], list[Int[np.ndarray, " _"]]]:
+        """Of how many usable pixels one is listed; how many each picture has; the lists."""
+        stride = 1 if 4 * sum(mask.numel() for mask in self.each) <= LIST_BYTES else SPARSE
+        usable = (np.flatnonzero(mask.numpy()) for mask in self.each)
+        found = [(len(which), which[::stride].astype(np.int32)) for which in usable]
+        return stride, torch.tensor([count for count, _ in found]), [which for _, which in found]
 
     @property
     def n_usable(self) -> int:
         """Of all pictures together."""
-        return int(self._counts.sum())
+        return int(self._listed[1].sum())
 
     @cached_property
     def arrays(self) -> list[Any]:
@@ -214,12 +218,11 @@ class Masks:
         first pixel in the row of all, its number of pixels, its mask's address, and where its list begins. The lists,
         and of how many usable pixels they name one.
         """
-        stride = 1 if 4 * self.n_usable <= LIST_BYTES else SPARSE
-        lists = [np.flatnonzero(mask.numpy())[::stride].astype(np.int32) for mask in self.each]
+        stride, counts, lists = self._listed
         n_pixels = torch.tensor([mask.numel() for mask in self.each])
         n_listed = torch.tensor([len(one) for one in lists])
-        begins, first_pixels, first_listed = (n.cumsum(0) - n for n in (self._counts, n_pixels, n_listed))
-        ends = begins + self._counts
+        begins, first_pixels, first_listed = (n.cumsum(0) - n for n in (counts, n_pixels, n_listed))
+        ends = begins + counts
         places = torch.stack([ends, begins, first_pixels, n_pixels, _addresses(self.each), first_listed], 1)
         return [*_guide(ends), array(places), array(torch.from_numpy(np.concatenate(lists))), stride]
 

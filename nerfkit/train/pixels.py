@@ -10,6 +10,7 @@ from torch import Tensor
 from nerfkit.kernels.pixels import Masks, Pictures, Views, pixel_colors, pixel_rays, usable_pixels
 from nerfkit.poses import SceneError
 from nerfkit.scene.scene import Frame, Scene
+from nerfkit.scene.store import read_at_random
 from nerfkit.types import Rays
 
 
@@ -24,7 +25,6 @@ class Pixels:
         views = scene.splits["train"]
         images = [torch.from_numpy(np.ascontiguousarray(scene.images[i])) for i in views]
         home = device if sum(image.numel() for image in images) <= _room(device) else torch.device("cpu")
-        self.pictures = Pictures([image.to(home) for image in images])
         self._views = torch.tensor(views)
         self._sizes = torch.tensor([image.shape[:2] for image in images])
         self._ends = self._sizes.prod(1).cumsum(0)
@@ -33,6 +33,9 @@ class Pixels:
             self._masks = Masks([torch.from_numpy(np.ascontiguousarray(scene.masks[i])) for i in views])
             if not self._masks.n_usable:
                 raise SceneError(f"{scene.root}: the masks leave no pixel of any training picture")
+        self.pictures = Pictures([image.to(home) for image in images])
+        for i in views:
+            read_at_random(scene.images[i])
         self._prepared: dict[Frame, Views | None] = {}
 
     def __len__(self) -> int:
