@@ -36,6 +36,8 @@ class DataConfig:
     masks: Literal["auto", "cut", "ignore", "off"] = "auto"
     """What masks mean: cut takes what they show for an object on nothing; ignore leaves what they hide out of training
     and scores; off does not read them; auto is cut if they outline one object, else ignore."""
+    memory: float = 0.0
+    """Gigabytes of memory for pictures, those beyond wait in a temporary file; 0 is half of what is available."""
     aabb_scale: float = 0.0
     """Side of the model's box in units of the region that the cameras look at; 0 decides from the cameras."""
 

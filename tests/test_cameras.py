@@ -101,6 +101,34 @@ def test_rays_are_those_that_opencv_finds(lens, bend):
     assert np.abs(again[:, 0] - pixels.numpy()).max() < 1e-3
 
 
+@pytest.mark.parametrize(("lens", "bend"), KINDS)
+def test_every_pixel_of_a_large_picture_goes_to_and_fro_as_opencvs(lens, bend):
+    made = dataclasses.replace(cameras(lens, bend, n=1).scaled(10), c2w=torch.eye(3, 4)[None])
+    # Farther from its corners than that the phone's lens would fold the picture.
+    made = dataclasses.replace(made, cx=torch.tensor([790.0]), cy=torch.tensor([605.0]))
+    # Every seventh centre of 1600 x 1200, and the edges, where the bend is strongest.
+    x, y = torch.arange(0.5, 1600, 7), torch.arange(0.5, 1200, 7)
+    x, y = torch.cat([torch.tensor([0.0]), x, torch.tensor([1600.0])]), torch.cat([y, torch.tensor([0.0, 1200.0])])
+    pixels = torch.cartesian_prod(x, y)
+    which = torch.zeros(len(pixels), dtype=torch.long)
+    rays = made.rays(which, pixels)
+    again, _ = made.project(0, 7 * rays.rays_d)
+    assert (again - pixels).abs().max() < 1e-3
+
+    K = np.array([[900.0, 0, 790.0], [0, 920.0, 605.0], [0, 0, 1]])
+    local, wanted, nowhere = rays.rays_d.double().numpy()[:, None], pixels.double().numpy()[:, None], np.zeros(3)
+    k, until = np.array(bend), (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
+    if lens == "opencv_fisheye":
+        theirs, _ = cv2.fisheye.projectPoints(local, nowhere, nowhere, K, k[[0, 1, 4, 5]])
+        found = cv2.fisheye.undistortPoints(wanted, K, k[[0, 1, 4, 5]], criteria=until)
+    else:
+        theirs, _ = cv2.projectPoints(local, nowhere, nowhere, K, k)
+        found = cv2.undistortPoints(wanted, K, k, criteria=until)
+    assert np.abs(theirs - wanted).max() < 1e-3
+    ahead = torch.nn.functional.pad(torch.from_numpy(found[:, 0]), (0, 1), value=1.0).float()
+    assert (made.project(0, ahead)[0] - pixels).abs().max() < 1e-3
+
+
 def test_a_fisheye_goes_to_and_fro_beyond_a_right_angle():
     made = dataclasses.replace(
         cameras("opencv_fisheye", WIDE, n=1), fl_x=torch.tensor([45.0]), fl_y=torch.tensor([45.0])

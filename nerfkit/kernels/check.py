@@ -125,10 +125,15 @@ def _check_pixels(device: torch.device) -> dict[str, float]:
         errors[f"pixel rays, {lens}, directions"] = relative_error(actual.rays_d, expected.rays_d)
         errors[f"pixel rays, {lens}, cosines"] = relative_error(actual.cos, expected.cos)
     background = torch.rand(len(picked), 3, generator=generator).to(device)
+    n_pixels = views.places[:, 0].diff(prepend=views.places.new_zeros(1)).tolist()
     for channels in (3, 4):
-        values = torch.randint(256, (len(picked), channels), generator=generator, dtype=torch.uint8).to(device)
-        pair = (ops.pixel_colors(picked, values, background) for ops in (pixels, reference))
+        shapes = [(n, 1, channels) for n in n_pixels]
+        each = [torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(device) for shape in shapes]
+        pair = (ops.pixel_colors(picked, pixels.Pictures(each), background) for ops in (pixels, reference))
         errors[f"pixel colours, {channels} channels"] = relative_error(*pair)
+    masks = pixels.Masks([torch.rand(n, 1, generator=generator) < 0.2 for n in n_pixels])
+    ranks = torch.arange(masks.n_usable)
+    errors["usable pixels"] = relative_error(*(ops.usable_pixels(ranks, masks) for ops in (pixels, reference)))
     return errors
 
 

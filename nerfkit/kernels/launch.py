@@ -105,11 +105,14 @@ def parallel(fn: Callable[[Item], Result], items: Iterable[Item], device: torch.
 
 
 def array(tensor: Tensor, dtype: Any = None) -> Any:
-    """A Warp view of a contiguous tensor, without a copy.
+    """A Warp view of a contiguous tensor, without a copy; it keeps the tensor's memory.
 
     ``dtype`` may be a vector type that spans the last dimension (``wp.vec3f`` for (..., 3) float32).
     """
-    return wp.from_torch(tensor.detach(), dtype=dtype or _WARP_TYPES[tensor.dtype], return_ctype=True)
+    tensor = tensor.detach()
+    view = wp.from_torch(tensor, dtype=dtype or _WARP_TYPES[tensor.dtype], return_ctype=True)
+    view.tensor = tensor
+    return view
 
 
 def launch(kernel: wp.Kernel, n: int, inputs: list[Any], device: torch.device, n_parts: int = 0) -> None:

@@ -11,12 +11,12 @@ import math
 from fractions import Fraction
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.kernels.march import Stepping
-from nerfkit.kernels.pixels import Views
+from nerfkit.kernels.pixels import Masks, Pictures, Views
 from nerfkit.types import Rays, Samples
 
 _PRIMES = (1, 2654435761, 805459861)
@@ -44,12 +44,18 @@ def pixel_rays(picked: Int[Tensor, " n"], views: Views) -> Rays:
 
 
 def pixel_colors(
-    picked: Int[Tensor, " n"], values: UInt8[Tensor, "n_pixels c"], background: Float[Tensor, "n 3"]
+    picked: Int[Tensor, " n"], pictures: Pictures, background: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3"]:
     """alpha rgb + (1 - alpha) background, alpha 1 where there is none."""
-    values = values[picked] / 255.0
-    alpha = values[:, 3:] if values.shape[1] == 4 else torch.ones_like(values[:, :1])
+    rows = [torch.nn.functional.pad(picture, (0, 4 - picture.shape[2]), value=255) for picture in pictures.each]
+    values = torch.cat([row.flatten(0, 1) for row in rows])[picked] / 255.0
+    alpha = values[:, 3:]
     return alpha * values[:, :3] + (1.0 - alpha) * background
+
+
+def usable_pixels(ranks: Int[Tensor, " n"], masks: Masks) -> Int[Tensor, " n"]:
+    """The indices of all that is True in the row, and of these the asked for."""
+    return torch.cat([mask.flatten() for mask in masks.each]).nonzero()[ranks, 0]
 
 
 def encode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from nerfkit.cameras import Cameras
 from nerfkit.config import DataConfig
 from nerfkit.poses import SceneError
 from nerfkit.scene.box import choose_frame
+from nerfkit.scene.carve import silhouette
 from nerfkit.scene.colmap import MODEL_FOLDERS, read_colmap
-from nerfkit.scene.images import Picture, cut_out, outline_an_object, read_pictures
+from nerfkit.scene.images import Picture, outline_an_object, read_pictures
 from nerfkit.scene.listing import View
 from nerfkit.scene.llff import read_llff
-from nerfkit.scene.scene import Frame, Scene, alpha_of
+from nerfkit.scene.scene import Frame, Scene
+from nerfkit.scene.store import Store, room_for_pictures
 from nerfkit.scene.transforms import SPLITS, read_blender, read_transforms
 
 __all__ = ["READERS", "Frame", "Scene", "SceneError", "load_scene"]
@@ -82,12 +85,7 @@ def _ordinal(number: int) -> str:
 
 def _plain_border(pictures: Sequence[Picture]) -> str | None:
     """``white`` or ``black`` if nearly all border pixels of nearly all pictures are that: rendered on nothing."""
-    found = []
-    for picture in pictures:
-        p = picture.pixels
-        border = np.concatenate([p[0], p[-1], p[:, 0], p[:, -1]])
-        shares = {"white": (border.min(-1) >= 253).mean(), "black": (border.max(-1) <= 2).mean()}
-        found.append(max(shares, key=shares.get) if max(shares.values()) > 0.9 else None)
+    found = [picture.border for picture in pictures]
     return next((color for color in ("white", "black") if found.count(color) > 0.9 * len(found)), None)
 
 
@@ -99,31 +97,54 @@ def _fingerprint(names: Sequence[str], views: Sequence[View], pictures: Sequence
     return digest.hexdigest()
 
 
+def _read(views: Sequence[View], config: DataConfig) -> tuple[list[Picture], list[str]]:
+    """The pictures of all views, in memory or in a file, and what to tell the user about them."""
+    paths = [(view.path, None if config.masks == "off" else view.mask_path) for view in views]
+    cut, notes = config.masks == "cut", []
+    if config.masks == "auto" and (cut := outline_an_object([mask for _, mask in paths])):
+        notes.append("the masks outline an object, so what they hide counts as empty (--data.masks ignore: as unknown)")
+    pictures = []
+    with Store(room_for_pictures(config.memory)) as store:
+        for picture in read_pictures(paths, config.downscale, cut):
+            mask = None if picture.mask is None else store.keep(picture.mask)
+            pictures.append(replace(picture, pixels=store.keep(picture.pixels), mask=mask))
+    if store.n_spilled:
+        size, smaller = f"{store.n_spilled / 1e9:.3g} GB of pictures", f"--data.downscale {2 * config.downscale}"
+        notes.append(f"{size} do not fit in memory and are read from a file, which is slow; {smaller} needs a quarter")
+    return pictures, notes
+
+
+def _masks(pictures: Sequence[Picture]) -> list[np.ndarray] | None:
+    """A mask for every picture, None if none has one; those without one share masks that hide nothing."""
+    if all(picture.mask is None for picture in pictures):
+        return None
+    shapes = {picture.pixels.shape[:2] for picture in pictures if picture.mask is None}
+    nothing = {shape: np.ones(shape, bool) for shape in shapes}
+    return [nothing[p.pixels.shape[:2]] if p.mask is None else p.mask for p in pictures]
+
+
 def load_scene(path: Path, config: DataConfig) -> Scene:
     """Read a folder of posed images, or the file that lists them.
 
     Raises SceneError: one sentence that names the file and the key, for every input that cannot be used.
     """
-    if config.downscale < 1 or config.hold_out_every < 0 or config.aabb_scale < 0:
-        raise SceneError("data: downscale must be at least 1, hold_out_every and aabb_scale at least 0")
+    if config.downscale < 1 or min(config.hold_out_every, config.aabb_scale, config.memory) < 0:
+        raise SceneError("data: downscale must be at least 1, hold_out_every, memory and aabb_scale at least 0")
     root, file = _find_listing(path)
     listing = READERS.get(file.name, read_transforms)(file)
     views = listing.views
     splits, rule = _splits(views, config.hold_out_every, file)
-    paths = [(view.path, None if config.masks == "off" else view.mask_path) for view in views]
-    pictures = list(read_pictures(paths, config.downscale))
-    cut = config.masks == "cut" or (config.masks == "auto" and outline_an_object(pictures))
-    if cut:
-        pictures = [cut_out(picture) for picture in pictures]
+    pictures, picture_notes = _read(views, config)
     cameras, notes = _cameras(views, pictures, config.downscale)
-    if cut and config.masks == "auto":
-        notes.append("the masks outline an object, so what they hide counts as empty (--data.masks ignore: as unknown)")
 
     train = splits["train"]
     images = [picture.pixels for picture in pictures]
     with_alpha = sum(images[i].shape[2] == 4 for i in train)
     # A few pictures with a hole do not make an object on nothing.
-    alphas = [alpha_of(images[i]) for i in train] if 2 * with_alpha > len(train) else None
+    alphas = None
+    if 2 * with_alpha > len(train):
+        known = [pictures[i].silhouette for i in train]
+        alphas = [silhouette(images[i]) if one is None else one for i, one in zip(train, known, strict=True)]
     plain = None if with_alpha else _plain_border([pictures[i] for i in train])
     frame, frame_notes = choose_frame(cameras[train], alphas, listing.hints, config.aabb_scale, plain is not None)
     background = config.background
@@ -132,8 +153,6 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     if background == "sky" and any(image.shape[2] == 4 for image in images):
         raise SceneError(f"{root}: data.background = sky is for photographs without alpha; here some are transparent")
 
-    masked = any(picture.mask is not None for picture in pictures)
-    every_mask = [np.ones(p.pixels.shape[:2], dtype=bool) if p.mask is None else p.mask for p in pictures]
     names = [Path(os.path.relpath(view.path, root)).as_posix() for view in views]
     return Scene(
         name=root.resolve().name,
@@ -142,12 +161,12 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
         cameras=cameras,
         image_names=names,
         images=images,
-        masks=every_mask if masked else None,
+        masks=_masks(pictures),
         splits=splits,
         split_rule=rule,
         background=background,
         frame=frame,
-        warnings=[*listing.warnings, *notes, *frame_notes],
+        warnings=[*listing.warnings, *notes, *picture_notes, *frame_notes],
         fingerprint=_fingerprint(names, views, pictures),
     )
 

@@ -30,7 +30,7 @@ SEEN = 0.5
 Box = tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]
 
 
-def hull_box(cameras: Cameras, alphas: Sequence[UInt8[Tensor, "h w"]]) -> Box | None:
+def hull_box(cameras: Cameras, alphas: Sequence[UInt8[Tensor, "_ _"]]) -> Box | None:
     """Bounds (lower and upper corner, scene coordinates) of the visual hull; None if there is no such object.
 
     Carved twice: in a cube that reaches to the cameras, then in the cube about what was found. Alpha that leaves most
@@ -87,13 +87,13 @@ def _reach(cameras: Cameras, center: Float[Tensor, " 3"], depth: float) -> float
 
 
 def choose_frame(
-    cameras: Cameras, alphas: Sequence[UInt8[Tensor, "h w"]] | None, hints: Hints, aabb_scale: float, bounded: bool
+    cameras: Cameras, alphas: Sequence[UInt8[Tensor, "_ _"]] | None, hints: Hints, aabb_scale: float, bounded: bool
 ) -> tuple[Frame, list[str]]:
     """The frame of a scene, and what to tell the user about the choice.
 
     Args:
         cameras: the training cameras.
-        alphas: their images' alpha, or None for a scene without.
+        alphas: their images' silhouettes, or None for a scene without alpha.
         hints: what the file says.
         aabb_scale: the user's word, side of the whole in units of the subject; 0 leaves it to the file or the cameras.
         bounded: there is nothing behind the subject (a plain background).

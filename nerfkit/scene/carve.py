@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -22,7 +23,7 @@ from nerfkit.scene.scene import Scene, alpha_of
 MOST_VIEWS = 64
 """Views beyond these, evenly chosen, are not asked: the hull is only a little larger without them."""
 MOST_PIXELS = 640
-"""Longer images are reduced for carving, by maxima."""
+"""Along the longer side of a silhouette, at most."""
 OPAQUE = 4
 """Alphas up to this one (of 255) are noise of a matting program, not a thing."""
 START = 16
@@ -30,6 +31,23 @@ START = 16
 
 _STRETCH = {"pinhole": 1.0, "opencv": 1.5, "opencv_fisheye": 2.0}
 """How much larger than in a pinhole a lens may draw a small thing."""
+
+
+def silhouette(image: UInt8[np.ndarray, "h w c"]) -> UInt8[Tensor, "h2 w2"]:
+    """The alpha of an image, in a large one the largest of each block of pixels; past the edge it counts as opaque."""
+    height, width = image.shape[:2]
+    factor = _reduction(width, height)
+    if image.shape[2] == 3:
+        return torch.full((-(-height // factor), -(-width // factor)), 255, dtype=torch.uint8)
+    alpha = alpha_of(image)
+    if factor == 1:
+        return alpha
+    alpha = torch.nn.functional.pad(alpha, (0, -width % factor, 0, -height % factor), value=255)
+    return torch.nn.functional.max_pool2d(alpha.float()[None], factor)[0].to(torch.uint8)
+
+
+def _reduction(width: int, height: int) -> int:
+    return -(-max(width, height) // MOST_PIXELS)
 
 
 def _maxima(alpha: UInt8[Tensor, "h w"], n_levels: int) -> UInt8[Tensor, "levels h w"]:
@@ -61,11 +79,7 @@ def _test(
     """Which cells a view shows to be empty, and which have their centre in the picture."""
     pixels, half = _footprint(cameras, view, points, radius)
     width, height = int(cameras.width[view]), int(cameras.height[view])
-    factor = -(-max(width, height) // MOST_PIXELS)
-    if factor > 1:
-        short = (0, -width % factor, 0, -height % factor)
-        alpha = torch.nn.functional.pad(alpha, short, value=255).float()[None]
-        alpha = torch.nn.functional.max_pool2d(alpha, factor)[0].to(torch.uint8)
+    factor = _reduction(width, height)
     x, y = pixels.unbind(-1)
     seen = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     # One pixel more: calibrations and silhouettes are no better than that.
@@ -96,9 +110,14 @@ def _largest(alpha: UInt8[Tensor, "h w"], left: Tensor, right: Tensor, top: Tens
     return largest
 
 
+def _asked(n_views: int) -> list[int]:
+    """The views that are asked."""
+    return torch.linspace(0, n_views - 1, min(MOST_VIEWS, n_views)).round().int().tolist()
+
+
 def carve(
     cameras: Cameras,
-    alphas: Sequence[UInt8[Tensor, "h w"]],
+    alphas: Sequence[UInt8[Tensor, "_ _"]],
     lower: Float[Tensor, " 3"],
     side: float,
     resolution: int,
@@ -109,10 +128,10 @@ def carve(
 
     Index order [x, y, z]. True only for cells that lie in some view, and in more than a share ``least_seen`` of the
     views that see the best seen cell: what is hardly seen cannot be told, nor learnt. A view judges the
-    cells that are wholly in its picture, with ``crop`` also what it has of those at the picture's edge.
-    ``resolution`` is START times a power of two.
+    cells that are wholly in its picture, with ``crop`` also what it has of those at the picture's edge. ``alphas`` are
+    silhouettes (`silhouette`), ``resolution`` is START times a power of two.
     """
-    views = torch.linspace(0, len(cameras) - 1, min(MOST_VIEWS, len(cameras))).round().int().tolist()
+    views = _asked(len(cameras))
     size = START
     cells = torch.cartesian_prod(*[torch.arange(size)] * 3)
     while True:
@@ -145,7 +164,7 @@ def visual_hull(scene: Scene, resolution: int = 128) -> Bool[Tensor, "r r r"]:
     """
     if not scene.has_alpha:
         return torch.ones((resolution,) * 3, dtype=torch.bool)
-    train = scene.splits["train"]
+    train = [scene.splits["train"][i] for i in _asked(len(scene.splits["train"]))]
     lower = scene.frame.to_scene(torch.zeros(3))
-    alphas = [alpha_of(scene.images[i]) for i in train]
+    alphas = [silhouette(scene.images[i]) for i in train]
     return carve(scene.cameras[train], alphas, lower, 1 / scene.frame.scale, resolution)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
+from torch import Tensor
 
 from nerfkit.poses import SceneError
+from nerfkit.scene.carve import silhouette
+
+MOST_MASKS = 64
+"""Masks beyond these, evenly chosen, are not asked what masks mean."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,10 @@ class Picture:
     """Width and height in the file."""
     digest: str
     """Hash of the file's bytes and its mask's."""
+    border: Literal["white", "black"] | None = None
+    """What nearly all of the pixels at its border are; None if it has alpha, too."""
+    silhouette: UInt8[Tensor, "h2 w2"] | None = None
+    """Of one with alpha, what `silhouette` makes of it."""
 
 
 def _whole(data: bytes) -> bool:
@@ -113,17 +124,36 @@ def reduce_mask(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, 
     return mask.reshape(h // factor, factor, w // factor, factor).all(axis=(1, 3))
 
 
-def outline_an_object(pictures: Sequence[Picture]) -> bool:
-    """Whether masks show one object each, rather than hide a passer-by or the rim of a lens.
+def border_color(pixels: UInt8[np.ndarray, "h w 3"]) -> Literal["white", "black"] | None:
+    """What nearly all of the pixels at a picture's border are."""
+    border = _border(pixels)
+    if (border.min(-1) >= 253).mean() > 0.9:
+        return "white"
+    return "black" if (border.max(-1) <= 2).mean() > 0.9 else None
+
+
+def _border(array: np.ndarray) -> np.ndarray:
+    return np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
+
+
+def outline_an_object(masks: Sequence[Path | None]) -> bool:
+    """Whether the masks of pictures (files) show one object each, rather than hide a passer-by or the rim of a lens.
 
     Nearly every picture has a mask, and most masks show the smaller part of the picture and little of its border.
     """
-    masks = [picture.mask for picture in pictures if picture.mask is not None]
-    if len(masks) < 0.9 * len(pictures):
+    files = [path for path in masks if path is not None]
+    if len(files) < 0.9 * len(masks):
         return False
-    shown = np.median([mask.mean() for mask in masks])
-    border = np.median([np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]]).mean() for m in masks])
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), MOST_MASKS)).round().astype(int))
+    with ThreadPoolExecutor(_n_threads()) as pool:
+        shown, border = np.median(list(pool.map(_shares, [files[i] for i in chosen])), axis=0)
     return bool(0 < shown < 0.6 and border < 0.35)
+
+
+def _shares(path: Path) -> tuple[float, float]:
+    """Shares of a mask and of its border that it shows."""
+    mask, _ = read_mask(path)
+    return float(mask.mean()), float(_border(mask).mean())
 
 
 def cut_out(picture: Picture) -> Picture:
@@ -136,8 +166,8 @@ def cut_out(picture: Picture) -> Picture:
     return replace(picture, pixels=np.dstack([pixels[..., :3], alpha]), mask=None)
 
 
-def read_picture(path: Path, mask_path: Path | None, factor: int) -> Picture:
-    """One picture, its mask, and both reduced by ``factor``.
+def read_picture(path: Path, mask_path: Path | None, factor: int, cut: bool = False) -> Picture:
+    """One picture and its mask, both reduced by ``factor``; with ``cut`` the mask becomes its alpha.
 
     Raises SceneError, naming the file, if one does not decode, is smaller than the factor, or the mask has another
     size than the picture.
@@ -154,16 +184,28 @@ def read_picture(path: Path, mask_path: Path | None, factor: int) -> Picture:
             raise SceneError(f"{mask_path}: the mask is {found}, its picture {path.name} is {width}x{height}")
         digest.update(data)
         mask = reduce_mask(mask, factor)
-    return Picture(reduce_image(pixels, factor), mask, (width, height), digest.hexdigest())
+    picture = Picture(reduce_image(pixels, factor), mask, (width, height), digest.hexdigest())
+    picture = cut_out(picture) if cut else picture
+    if picture.pixels.shape[2] == 4:
+        return replace(picture, silhouette=silhouette(picture.pixels))
+    return replace(picture, border=border_color(picture.pixels))
 
 
-def read_pictures(paths: Iterable[tuple[Path, Path | None]], factor: int) -> Iterator[Picture]:
-    """`read_picture` for many (picture, mask) on a few threads, in order; only reduced pictures pile up."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        waiting = [pool.submit(read_picture, path, mask, factor) for path, mask in paths]
+def read_pictures(paths: Iterable[tuple[Path, Path | None]], factor: int, cut: bool = False) -> Iterator[Picture]:
+    """`read_picture` for many (picture, mask) on a few threads, in order; no more than a few are ready and wait."""
+    n_threads, waiting = _n_threads(), deque()
+    with ThreadPoolExecutor(n_threads) as pool:
         try:
-            for future in waiting:
-                yield future.result()
+            for path, mask in paths:
+                waiting.append(pool.submit(read_picture, path, mask, factor, cut))
+                if len(waiting) > 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _n_threads() -> int:
+    return min(8, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""`Scene`, a folder of posed images in memory, and `Frame`, where in it the model's unit cube lies."""
+"""`Scene`, a folder of posed images, and `Frame`, where in it the model's unit cube lies."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ class Scene:
     image_names: list[str]
     """File names relative to ``root``, in the order of the format: that in which views are held out."""
     images: list[UInt8[np.ndarray, "_ _ _"]]
-    """RGB, or RGB and straight alpha where the file is not opaque."""
+    """RGB, or RGB and straight alpha where the file is not opaque; in memory, or in a file that is mapped there: to be
+    looked at one by one."""
     masks: list[Bool[np.ndarray, "_ _"]] | None
     """True = use the pixel; None if no image has a mask."""
     splits: dict[str, list[int]]

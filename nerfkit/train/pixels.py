@@ -1,4 +1,4 @@
-"""The training pixels of a scene: compact bytes in one row, drawn at random."""
+"""The training pixels of a scene: one row of all, drawn at random."""
 
 from __future__ import annotations
 
@@ -7,36 +7,46 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerfkit.kernels.pixels import Views, pixel_colors, pixel_rays
+from nerfkit.kernels.pixels import Masks, Pictures, Views, pixel_colors, pixel_rays, usable_pixels
 from nerfkit.poses import SceneError
 from nerfkit.scene.scene import Frame, Scene
+from nerfkit.scene.store import read_at_random
 from nerfkit.types import Rays
 
 
 class Pixels:
-    """All usable pixels of a scene's training views, as bytes; masked ones are left out."""
+    """All usable pixels of a scene's training views, where the scene has them; masked ones are left out.
+
+    On CUDA they are copied to the device, unless they would take more than half of what is free there.
+    """
 
     def __init__(self, scene: Scene, device: torch.device):
+        self.scene, self.device = scene, device
         views = scene.splits["train"]
-        channels = 4 if any(scene.images[i].shape[2] == 4 for i in views) else 3
-        self.values = torch.from_numpy(np.concatenate([_row(scene.images[i], channels) for i in views])).to(device)
+        images = [torch.from_numpy(np.ascontiguousarray(scene.images[i])) for i in views]
+        home = device if sum(image.numel() for image in images) <= _room(device) else torch.device("cpu")
         self._views = torch.tensor(views)
-        self._sizes = torch.tensor([scene.images[i].shape[:2] for i in views])
+        self._sizes = torch.tensor([image.shape[:2] for image in images])
         self._ends = self._sizes.prod(1).cumsum(0)
-        self._usable = None
+        self._masks = None
         if scene.masks is not None:
-            masks = np.concatenate([scene.masks[i].reshape(-1) for i in views])
-            self._usable = torch.from_numpy(np.flatnonzero(masks).astype(np.int32))
-            if not len(self._usable):
+            self._masks = Masks([torch.from_numpy(np.ascontiguousarray(scene.masks[i])) for i in views])
+            if not self._masks.n_usable:
                 raise SceneError(f"{scene.root}: the masks leave no pixel of any training picture")
+        self.pictures = Pictures([image.to(home) for image in images])
+        for i in views:
+            read_at_random(scene.images[i])
         self._prepared: dict[Frame, Views | None] = {}
-        self.scene = scene
+
+    def __len__(self) -> int:
+        """How many pixels the row has, masked ones too."""
+        return int(self._ends[-1])
 
     def draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Indices of n random pixels, with replacement."""
-        n_usable = len(self.values) if self._usable is None else len(self._usable)
-        picked = torch.randint(n_usable, (n,), generator=generator)
-        return picked if self._usable is None else self._usable[picked].long()
+        if self._masks is None:
+            return torch.randint(len(self), (n,), generator=generator)
+        return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
 
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""
@@ -44,17 +54,17 @@ class Pixels:
             self._prepared[frame] = self._prepare(frame)
         views = self._prepared[frame]
         if views is not None:
-            return pixel_rays(picked.to(self.values.device), views)
+            return pixel_rays(picked.to(self.device), views)
         picked = picked.to(self._ends.device)
         view = self.views(picked).to(self._ends.device)
         within = picked - torch.where(view > 0, self._ends[view - 1], 0)
         width = self._sizes[view, 1]
         xy = torch.stack([within % width, within // width], 1).float() + 0.5
-        return frame.model_rays(self.scene.cameras.rays(self._views[view], xy)).to(self.values.device)
+        return frame.model_rays(self.scene.cameras.rays(self._views[view], xy)).to(self.device)
 
     def views(self, picked: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Which training view each pixel is of, counted from 0."""
-        return torch.searchsorted(self._ends, picked.to(self._ends.device), right=True).to(self.values.device)
+        return torch.searchsorted(self._ends, picked.to(self._ends.device), right=True).to(self.device)
 
     def _prepare(self, frame: Frame) -> Views | None:
         """All that `rays` needs but the pixels, on their device; None where each direction has to be solved for.
@@ -72,15 +82,14 @@ class Pixels:
         places = torch.stack([self._ends, bases, self._sizes[:, 1]], 1)
         c2w = torch.cat([cameras.c2w[:, :, :3], frame.to_model(cameras.c2w[:, :, 3])[:, :, None]], 2)
         intrinsics = torch.stack([cameras.fl_x, cameras.fl_y, cameras.cx, cameras.cy], 1)
-        return Views(*(rows.to(self.values.device) for rows in (places, c2w, intrinsics, directions)))
+        return Views(*(rows.to(self.device) for rows in (places, c2w, intrinsics, directions)))
 
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
-        return pixel_colors(picked.to(self.values.device), self.values, background)
+        home = self.pictures.each[0].device
+        return pixel_colors(picked.to(home), self.pictures, background.to(home)).to(self.device)
 
 
-def _row(image: np.ndarray, channels: int) -> np.ndarray:
-    """An image's pixels (h * w, channels), opaque where it has no alpha of its own."""
-    if image.shape[2] < channels:
-        image = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
-    return image.reshape(-1, channels)
+def _room(device: torch.device) -> float:
+    """Bytes that pictures may take on a device."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")

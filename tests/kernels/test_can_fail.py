@@ -252,7 +252,16 @@ def whole_ray_s_distortion_of_the_later_half(patch: Patch) -> None:
 
 def one_colour_for_alpha(patch: Patch) -> None:
     op = pixels.pixel_colors
-    patch.setattr(pixels, "pixel_colors", lambda picked, values, behind: op(picked, values.flip(1), behind))
+
+    def turned(picked: torch.Tensor, pictures: pixels.Pictures, behind: torch.Tensor) -> torch.Tensor:
+        return op(picked, pixels.Pictures([picture.flip(2) for picture in pictures.each]), behind)
+
+    patch.setattr(pixels, "pixel_colors", turned)
+
+
+def usable_from_the_second_on(patch: Patch) -> None:
+    op = pixels.usable_pixels
+    patch.setattr(pixels, "usable_pixels", lambda ranks, masks: op((ranks + 1).clamp(max=masks.n_usable - 1), masks))
 
 
 FAULTS: dict[Callable[[Patch], None], str] = {
@@ -260,6 +269,7 @@ FAULTS: dict[Callable[[Patch], None], str] = {
     views_end_one_later: "pixel rays, pinhole, origins",
     distance_for_cosine: "pixel rays, pinhole, cosines",
     one_colour_for_alpha: "pixel colours, 4 channels",
+    usable_from_the_second_on: "usable pixels",
     another_prime: "hash grid",
     no_half_cell: "hash grid",
     swapped_axes: "hash grid",

@@ -23,7 +23,11 @@ from nerfkit.scene.describe import describe
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5}
 NUMBERS |= {"FULL_OPENCV": 6, "FOV": 7, "SIMPLE_RADIAL_FISHEYE": 8, "RADIAL_FISHEYE": 9, "THIN_PRISM_FISHEYE": 10}
-NUMBERS |= {"SIMPLE_FISHEYE": 14, "FISHEYE": 15, "EQUIRECTANGULAR": 17}
+NUMBERS |= {"RAD_TAN_THIN_PRISM_FISHEYE": 11, "SIMPLE_DIVISION": 12, "DIVISION": 13, "SIMPLE_FISHEYE": 14}
+NUMBERS |= {"FISHEYE": 15, "EUCM": 16, "EQUIRECTANGULAR": 17}
+LACKING = {"FOV": 5, "THIN_PRISM_FISHEYE": 12, "RAD_TAN_THIN_PRISM_FISHEYE": 16, "SIMPLE_DIVISION": 4, "DIVISION": 5}
+LACKING |= {"EUCM": 6, "EQUIRECTANGULAR": 2}
+"""How many parameters the models have that no lens of ours expresses."""
 LENSES = {
     "SIMPLE_PINHOLE": [90.0, 31.0, 24.5],
     "PINHOLE": [90.0, 92.0, 31.0, 24.5],
@@ -217,12 +221,17 @@ def one_camera(folder: Path, form: str, model: str, numbers: list[float]) -> Cam
     return Cameras.from_intrinsics(view.c2w[None], [view.intrinsics])
 
 
+def n_focal(model: str) -> int:
+    """How many focal lengths a model has."""
+    return 1 if "SIMPLE" in model or model in ("RADIAL", "RADIAL_FISHEYE") else 2
+
+
 def pixel(model: str, numbers: list[float], point: np.ndarray) -> tuple[float, float]:
     """COLMAP's camera models, written out one by one, of a point in the camera's axes."""
     u, v = point[0] / point[2], point[1] / point[2]
-    n_focal = 1 if "SIMPLE" in model or model in ("RADIAL", "RADIAL_FISHEYE") else 2
-    fx, fy = numbers[0], numbers[n_focal - 1]
-    cx, cy, *k = numbers[n_focal:]
+    n = n_focal(model)
+    fx, fy = numbers[0], numbers[n - 1]
+    cx, cy, *k = numbers[n:]
     if model.endswith("FISHEYE"):
         r = math.hypot(u, v)
         theta = math.atan(r)
@@ -267,6 +276,27 @@ def test_lenses_are_colmaps_own(tmp_path, model):
     points, _ = points_before(camera)
     wanted = np.array([image.project_point(point) for point in points.numpy()])
     assert np.abs(camera.project(0, points.float())[0].numpy() - wanted).max() < 1e-3
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_every_pixel_goes_to_and_fro_as_colmaps(tmp_path, model):
+    camera = one_camera(tmp_path, "bin", model, LENSES[model]).scaled(10)
+    camera = dataclasses.replace(camera, c2w=torch.eye(3, 4)[None])
+    pixels = camera.pixel_grid(0).flatten(0, 1)
+    rays = camera.rays(torch.zeros(len(pixels), dtype=torch.long), pixels)
+    again, _ = camera.project(0, 3 * rays.rays_d)
+    assert len(pixels) == 640 * 480 and (again - pixels).abs().max() < 1e-3
+
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed")
+    n_sizes = n_focal(model) + 2
+    numbers = [10 * value for value in LENSES[model][:n_sizes]] + LENSES[model][n_sizes:]
+    theirs = pycolmap.Camera(model=model, width=640, height=480, params=numbers)
+    assert np.abs(theirs.img_from_cam(rays.rays_d.double().numpy()) - pixels.numpy()).max() < 1e-3
+    found = torch.from_numpy(theirs.cam_from_img(pixels.double().numpy()))
+    ahead = torch.nn.functional.normalize(torch.nn.functional.pad(found, (0, 1), value=1.0), dim=1)
+    # An angle between directions of this size moves a picture of this focal length by a thousandth of a pixel.
+    assert (ahead - rays.rays_d).norm(dim=1).max() < 1e-3 / 900
+    assert (camera.project(0, ahead.float())[0] - pixels).abs().max() < 1e-3
 
 
 def test_coefficients_of_zero_are_a_pinhole(tmp_path):
@@ -323,11 +353,19 @@ def test_binaries_cut_anywhere_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("form", WRITERS)
-@pytest.mark.parametrize("model", ["FOV", "THIN_PRISM_FISHEYE", "EQUIRECTANGULAR"])
+@pytest.mark.parametrize("model", LACKING)
 def test_lenses_that_we_lack_are_named(tmp_path, form, model):
-    numbers = {"FOV": [90.0, 92.0, 31.0, 24.5, 0.9], "EQUIRECTANGULAR": [64.0, 48.0]}.get(model, [90.0] * 12)
+    numbers = [0.5] * LACKING[model]
     with pytest.raises(SceneError, match=f"cameras.{form}: camera 3 has the model {model}, which cannot be used"):
         one_camera(tmp_path, form, model, numbers)
+
+
+def test_every_model_of_colmaps_is_read_or_named():
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed")
+    theirs = {name: int(model) for name, model in pycolmap.CameraModelId.__members__.items() if name != "INVALID"}
+    assert theirs == NUMBERS and set(theirs) == set(LENSES) | set(LACKING)
+    for name, count in LACKING.items():
+        assert len(pycolmap.Camera.create_from_model_name(1, name, 90.0, 64, 48).params) == count
 
 
 def test_unknown_lenses_are_named(tmp_path):

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CENTER, RADIUS, ball_cameras
@@ -14,7 +15,7 @@ from nerfkit.config import DataConfig
 from nerfkit.poses import SceneError, look_at
 from nerfkit.scene import Frame, load_scene
 from nerfkit.scene.box import choose_frame, hull_box
-from nerfkit.scene.carve import _maxima, carve, visual_hull
+from nerfkit.scene.carve import _maxima, carve, silhouette, visual_hull
 from nerfkit.scene.listing import Hints
 
 FRAME = Frame((1.0, 2.0, 3.0), 0.25, (-1.0, 0.0, 1.0, 3.0, 4.0, 5.0), 0.1, 9.0, 3)
@@ -179,3 +180,13 @@ def test_fox():
     assert len(scene.warnings) == 1 and "17 of 67" in scene.warnings[0]
     assert scene.frame.n_levels == 3 and torch.tensor(scene.frame.center).abs().max() < 0.5
     assert scene.cameras.lens == "opencv" and scene.cameras.fl_x[0] == pytest.approx(1375.52 / 8, abs=1e-3)
+
+
+def test_silhouettes_keep_the_thinnest_part():
+    image = np.zeros((700, 1500, 4), np.uint8)
+    image[333, 1499, 3], image[5, 7, 3] = 200, 3
+    found = silhouette(image)
+    assert found.shape == (234, 500) and found.max() == 255, "what lies past the edge counts as opaque"
+    assert found[111, 499] == 200 and found[1, 2] == 3 and int((found[:233] > 0).sum()) == 2
+    assert (silhouette(image[..., :3].copy()) == 255).all() and silhouette(image[..., :3]).shape == (234, 500)
+    assert np.array_equal(silhouette(image[:300, :600]), image[:300, :600, 3])

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from nerfkit.poses import SceneError
-from nerfkit.scene.images import read_image, read_mask, read_picture, reduce_image, reduce_mask
+from nerfkit.scene import images
+from nerfkit.scene.images import (
+    border_color,
+    read_image,
+    read_mask,
+    read_picture,
+    read_pictures,
+    reduce_image,
+    reduce_mask,
+)
 
 RAMP = np.stack([*np.meshgrid(np.arange(16) * 16, np.arange(12) * 20), np.full((12, 16), 7)], -1).astype(np.uint8)
 
@@ -86,6 +95,29 @@ def test_hidden_colours_do_not_bleed():
     image[..., :3] = [250, 0, 0]
     image[0, 0] = [10, 200, 30, 255]
     assert np.abs(reduce_image(image, 2)[0, 0].astype(int) - [10, 200, 30, 64]).max() <= 1
+
+
+def test_no_more_than_a_few_pictures_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_n_threads", lambda: 2)
+    opened = []
+
+    def read(path, mask, factor, cut):
+        opened.append(path)
+        return path
+
+    monkeypatch.setattr(images, "read_picture", read)
+    paths = [tmp_path / str(number) for number in range(40)]
+    for number, found in enumerate(read_pictures(((path, None) for path in paths), 1)):
+        assert found == paths[number] and len(opened) <= number + 6
+    assert len(opened) == 40
+
+
+def test_borders(tmp_path):
+    image = np.full((20, 30, 3), 255, np.uint8)
+    image[3:-3, 3:-3] = RAMP[:10, :5].repeat(2, 0)[:14].repeat(5, 1)[:, :24]
+    assert border_color(image) == "white" and border_color(255 - image) == "black"
+    image[0] = image[:, 0] = 100
+    assert border_color(image) is None
 
 
 def test_masks(tmp_path):

@@ -12,7 +12,7 @@ from conftest import CENTER, RADIUS, SIZE, ball_cameras, draw_ball
 from nerfkit.config import DataConfig
 from nerfkit.scene import SceneError, load_scene
 from nerfkit.scene.describe import describe
-from nerfkit.scene.images import Picture, outline_an_object
+from nerfkit.scene.images import outline_an_object
 from nerfkit.scene.transforms import write_transforms
 
 
@@ -233,12 +233,13 @@ def test_masks_can_cut_an_object_out_or_be_left_unread(toy_capture):
         (slice(0, 32), slice(0, 32)),  # all
     ],
 )
-def test_masks_that_outline_no_object_hide(hidden):
-    mask = np.full((SIZE, SIZE), 255, np.uint8)
-    mask[hidden] = 0
-    pictures = [Picture(np.zeros((SIZE, SIZE, 3), np.uint8), mask > 0, (SIZE, SIZE), "")] * 5
-    assert not outline_an_object(pictures)
-    shown = np.zeros((SIZE, SIZE), bool)
-    shown[10:30, 6:26] = True
-    objects = [Picture(np.zeros((SIZE, SIZE, 3), np.uint8), shown, (SIZE, SIZE), "")] * 5
-    assert outline_an_object(objects) and not outline_an_object([*objects[:3], *pictures])
+def test_masks_that_outline_no_object_hide(hidden, tmp_path):
+    hiding, showing = np.full((SIZE, SIZE), 255, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
+    hiding[hidden] = 0
+    showing[10:30, 6:26] = 255
+    no, yes = tmp_path / "no.png", tmp_path / "yes.png"
+    cv2.imwrite(str(no), hiding)
+    cv2.imwrite(str(yes), showing)
+    assert not outline_an_object([no] * 5) and not outline_an_object([yes] * 3 + [no] * 5)
+    assert outline_an_object([yes] * 5) and not outline_an_object([yes] * 5 + [None])
+    assert outline_an_object([yes] * 200 + [no] * 100) and not outline_an_object([yes] * 100 + [no] * 200)

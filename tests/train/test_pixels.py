@@ -12,7 +12,9 @@ from compare import assert_close
 
 from nerfkit import cameras
 from nerfkit.config import DataConfig
+from nerfkit.kernels import pixels as kernel
 from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.pixels import Masks, usable_pixels
 from nerfkit.poses import SceneError
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -74,8 +76,8 @@ def assert_rays(actual: Rays, expected: Rays) -> None:
 
 def test_all_training_pixels_are_drawn_alike(scene: Scene) -> None:
     pixels = Pixels(scene, CPU)
-    assert len(pixels.values) == sum(scene.images[i][..., 0].size for i in scene.splits["train"])
-    counts = draw(pixels, 50 * len(pixels.values)).bincount(minlength=len(pixels.values)).float()
+    assert len(pixels) == sum(scene.images[i][..., 0].size for i in scene.splits["train"])
+    counts = draw(pixels, 50 * len(pixels)).bincount(minlength=len(pixels)).float()
     assert counts.mean() == 50.0 and counts.min() > 15 and counts.max() < 100
 
 
@@ -104,7 +106,8 @@ def test_the_background_shows_where_alpha_lets_it(scene: Scene) -> None:
     pixels = Pixels(scene, CPU)
     picked = draw(pixels, 500)
     behind = torch.rand(500, 3)
-    clear = pixels.values[picked][:, 3] == 0
+    alphas = np.concatenate([scene.images[i][..., 3].reshape(-1) for i in scene.splits["train"]])
+    clear = torch.from_numpy(alphas)[picked] == 0
     assert clear.any() and not clear.all()
     colors = pixels.colors(picked, behind)
     assert torch.equal(colors[clear], behind[clear])
@@ -117,12 +120,34 @@ def test_opaque_images_ignore_the_background(toy_capture: Path) -> None:
     assert torch.equal(pixels.colors(picked, torch.zeros(100, 3)), pixels.colors(picked, torch.ones(100, 3)))
 
 
-def test_images_of_both_kinds_share_a_row(scene: Scene) -> None:
-    first = scene.splits["train"][0]
-    scene.images[first] = np.ascontiguousarray(scene.images[first][..., :3])
-    pixels = Pixels(scene, CPU)
-    n = scene.images[first][..., 0].size
-    assert pixels.values.shape[1] == 4 and (pixels.values[:n, 3] == 255).all() and (pixels.values[n:, 3] == 0).any()
+def test_images_of_both_kinds_share_a_row(scene: Scene, device: torch.device) -> None:
+    views = scene.splits["train"]
+    for view in views[::2]:
+        scene.images[view] = np.ascontiguousarray(scene.images[view][..., :3])
+    pixels = Pixels(scene, device)
+    behind = torch.full((len(pixels), 3), 0.5)
+    rows = [np.dstack([scene.images[i], np.full((32, 32, 4 - scene.images[i].shape[2]), 255)]) for i in views]
+    rgba = np.concatenate([row.reshape(-1, 4) for row in rows]) / 255.0
+    colors = pixels.colors(torch.arange(len(pixels)), behind.to(device))
+    assert_close(colors, torch.from_numpy(rgba[:, :3] * rgba[:, 3:] + 0.5 * (1.0 - rgba[:, 3:])))
+
+
+def test_pictures_are_not_copied(scene: Scene) -> None:
+    pixels, views = Pixels(scene, CPU), scene.splits["train"]
+    assert [picture.data_ptr() for picture in pixels.pictures.each] == [scene.images[i].ctypes.data for i in views]
+    scene.images[views[1]][0, 0] = [255, 0, 51, 255]
+    assert_close(pixels.colors(torch.tensor([32 * 32]), torch.zeros(1, 3)), torch.tensor([[1.0, 0.0, 0.2]]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_a_device_has_no_room_for_stays_on_the_host(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    there, picked = Pixels(scene, device), torch.arange(8 * 32 * 32)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4096, 1 << 30))
+    here, behind = Pixels(scene, device), torch.rand(len(picked), 3, device=device)
+    assert {picture.device.type for picture in here.pictures.each} == {"cpu"}
+    assert_close(here.colors(picked, behind), there.colors(picked, behind))
+    assert here.colors(picked, behind).device.type == here.rays(picked, scene.frame).cos.device.type == "cuda"
 
 
 def test_images_of_several_sizes(scene: Scene) -> None:
@@ -140,7 +165,7 @@ def test_images_of_several_sizes(scene: Scene) -> None:
 def test_every_lens_looks_as_its_cameras_say(scene: Scene, lens: str, mixed: bool, device: torch.device) -> None:
     other = through(scene, lens, mixed)
     pixels = Pixels(other, device)
-    rays = pixels.rays(torch.arange(len(pixels.values)), other.frame)
+    rays = pixels.rays(torch.arange(len(pixels)), other.frame)
     assert {rays.rays_o.device.type, rays.rays_d.device.type, rays.cos.device.type} == {device.type}
     assert_rays(rays, rays_one_by_one(other))
 
@@ -166,14 +191,14 @@ def test_without_room_for_a_table_directions_are_solved_for(
     monkeypatch.setattr(training_pixels, "pixel_rays", never)
     other = through(scene, lens, mixed=True)
     pixels = Pixels(other, device)
-    assert_rays(pixels.rays(torch.arange(len(pixels.values)), other.frame), rays_one_by_one(other))
+    assert_rays(pixels.rays(torch.arange(len(pixels)), other.frame), rays_one_by_one(other))
 
 
 def test_a_picture_of_another_size_than_its_cameras_does_not_use_their_table(scene: Scene) -> None:
     other = through(scene, "opencv")
     other.images[other.splits["train"][1]] = other.images[other.splits["train"][1]][:20, :24]
     pixels = Pixels(other, CPU)
-    assert_rays(pixels.rays(torch.arange(len(pixels.values)), other.frame), rays_one_by_one(other))
+    assert_rays(pixels.rays(torch.arange(len(pixels)), other.frame), rays_one_by_one(other))
 
 
 def test_each_frame_has_its_own_coordinates(scene: Scene) -> None:
@@ -221,6 +246,26 @@ def test_masked_pixels_are_never_drawn(scene: Scene) -> None:
     picked = draw(pixels, 20 * int(usable.sum()))
     assert usable[picked.numpy()].all()
     assert len(picked.unique()) == int(usable.sum())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 24), (301, 203)])
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.5, 1.0])
+@pytest.mark.parametrize("listed", [1 << 30, 0])
+def test_usable_pixels_are_listed_or_counted_off(
+    size: tuple[int, int], share: float, listed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "LIST_BYTES", listed)
+    generator = np.random.default_rng(0)
+    each = [
+        generator.random(size) < share,
+        np.ones((2, 3), bool),
+        np.zeros((5, 5), bool),
+        generator.random((9, 99)) < share,
+    ]
+    masks = Masks([torch.from_numpy(mask) for mask in each])
+    usable = np.flatnonzero(np.concatenate([mask.reshape(-1) for mask in each]))
+    assert masks.n_usable == len(usable)
+    assert usable_pixels(torch.arange(len(usable)), masks).tolist() == usable.tolist()
 
 
 def test_the_seed_decides(scene: Scene) -> None:

@@ -17,8 +17,9 @@ from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.render import load_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene.box import choose_frame
+from nerfkit.scene.carve import silhouette
 from nerfkit.scene.listing import Hints
-from nerfkit.scene.scene import Scene, alpha_of
+from nerfkit.scene.scene import Scene
 from nerfkit.train.loop import fit, model_of
 
 LENSES = ("pinhole", "opencv", "opencv_fisheye", "full_opencv")
@@ -69,7 +70,7 @@ def scene_of(dataset: dict[str, Any], config: Config) -> Scene:
     if images[0].dtype != np.uint8:
         images = [np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in images]
     masks = dataset.get("masks")
-    alphas = [alpha_of(image) for image in images] if images[0].shape[2] == 4 else None
+    alphas = [silhouette(image) for image in images] if images[0].shape[2] == 4 else None
     frame, notes = choose_frame(cameras, alphas, Hints(), config.data.aabb_scale, False)
     background = config.data.background if config.data.background != "auto" else "random"
     return Scene(
