@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -91,3 +93,13 @@ def toy_capture(tmp_path: Path) -> Path:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device that this machine has."""
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Signals as at a prompt, for tests and what they start: background jobs of a script begin with SIGINT ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)

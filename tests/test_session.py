@@ -12,16 +12,6 @@ from nerfkit.session import interruptible, train_until_done
 from nerfkit.train.progress import Report
 
 
-@pytest.fixture(autouse=True)
-def listening() -> Iterator[None]:
-    """Signals as at a prompt: a script's background jobs, perhaps these tests, begin with SIGINT ignored."""
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()}
-    yield
-    for kind, handler in before.items():
-        signal.signal(kind, handler)
-
-
 class Training:
     """What ``fit`` does, as far as stopping goes; sends itself signals at some steps."""
 
