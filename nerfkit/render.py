@@ -17,7 +17,7 @@ from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.raycast import cast
 from nerfkit.kernels.shade import take_rows
-from nerfkit.run import Run
+from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene.scene import Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
@@ -141,9 +141,18 @@ def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Mo
 
 
 def load_model(run: Run) -> Model:
-    """The model of a run's newest whole checkpoint. Raises RunError if there is none."""
+    """The model of a run's newest whole checkpoint. Raises RunError if there is none that fits."""
     checkpoint = run.load_checkpoint()
     model = new_model(run.config, Frame.from_dict(run.frame))
-    model.field.load_state_dict(checkpoint.field)
-    model.sampler.load_state_dict(checkpoint.sampler)
+    restore_model(model, checkpoint)
     return model
+
+
+def restore_model(model: Model, checkpoint: Checkpoint) -> None:
+    """Give a model the numbers of a checkpoint. Raises RunError where they are not those of such a model."""
+    try:
+        model.field.load_state_dict(checkpoint.field)
+        model.sampler.load_state_dict(checkpoint.sampler)
+    except (KeyError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise RunError(f"{checkpoint.path}: does not hold a model of these settings ({why}); train it anew") from None

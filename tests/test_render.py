@@ -190,6 +190,16 @@ class TestPictures:
         one, other = (render_image(m, scene.cameras, 1) for m in (model, loaded))
         assert torch.equal(one.rgb, other.rgb) and torch.equal(one.depth, other.depth)
 
+    @pytest.mark.parametrize("part", ["field", "sampler"])
+    def test_a_checkpoint_of_another_model_is_one_sentence(self, part: str, scene: Scene, tmp_path: Path) -> None:
+        model, frame = new_model(SMALL, scene.frame), scene.frame.to_dict()
+        run = Run.create(tmp_path / "run", SMALL, scene.root, scene.name, frame, scene.fingerprint, {}, ["test"])
+        parts = {"field": dict(model.field.state_dict()), "sampler": model.sampler.state_dict()}
+        parts[part].pop({"field": "sky", "sampler": "values"}[part])
+        run.save_checkpoint(1, parts["field"], parts["sampler"], {}, {})
+        with pytest.raises(RunError, match=r"step-000000001: does not hold a model of these settings \(.+\); train it"):
+            load_model(run)
+
     def test_cells_that_are_not_allowed_stay_empty(self, scene: Scene) -> None:
         nothing = torch.zeros(scene.frame.n_levels, 32, 32, 32, dtype=torch.bool)
         picture = render_image(new_model(SMALL, scene.frame, nothing), scene.cameras, 0)

@@ -13,7 +13,7 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_in_stages
+from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_in_stages, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.exposure import Exposure
@@ -134,8 +134,7 @@ class Training:
     def restore(self, run: Run) -> None:
         """Go back to a run's newest checkpoint."""
         checkpoint = run.load_checkpoint()
-        self.model.field.load_state_dict(checkpoint.field)
-        self.model.sampler.load_state_dict(checkpoint.sampler)
+        restore_model(self.model, checkpoint)
         tensors = dict(checkpoint.optimizer)
         self.generator.set_state(tensors.pop("generator"))
         if self.exposure is not None:
