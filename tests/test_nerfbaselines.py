@@ -14,7 +14,7 @@ from conftest import ball_cameras, draw_ball
 from nerfkit.evaluate import psnr, ssim
 
 PLACE = Path(__file__).parents[1] / "tools" / "nerfbaselines" / "nerfkit_method.py"
-SMALL = {"train.steps": 150, "train.samples_per_step": 4096, "sampler.resolution": 32, "data.background": "white"}
+SMALL = {"train.steps": "150", "train.samples_per_step": 4096, "sampler.resolution": 32, "data.background": "white"}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,10 @@ def test_it_trains_renders_and_comes_back(method: Any, tmp_path: Path) -> None:
     again = method.NerfkitMethod(checkpoint=str(tmp_path / "checkpoint"))
     assert np.array_equal(again.render(camera)["color"], picture["color"])
     assert again.get_info()["loaded_step"] == 150
+    again.save(str(tmp_path / "copy"))
+    assert np.array_equal(
+        method.NerfkitMethod(checkpoint=str(tmp_path / "copy")).render(camera)["color"], picture["color"]
+    )
 
 
 def test_lenses_keep_their_order(method: Any) -> None:

@@ -5,6 +5,8 @@ Arrays in, arrays out: nothing of nerfbaselines is imported here.
 
 from __future__ import annotations
 
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,22 @@ STEPS = 30_000
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """``{"train.steps": 5}`` as ``{"train": {"steps": 5}}``."""
+    """``{"train.steps": 5}`` as ``{"train": {"steps": 5}}``; what ``--set`` hands over as text is read as in TOML."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *path, last = key.split(".")
         place = tree
         for part in path:
             place = place.setdefault(part, {})
-        place[last] = value
+        place[last] = _number_or_text(value) if isinstance(value, str) else value
     return tree
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def cameras_of(given: Any) -> Cameras:
@@ -106,6 +115,7 @@ class NerfkitMethod:
             self.step = self.run.load_checkpoint().step
             prepare_cpu()
             return
+        self.run = None
         overrides = {"train.steps": STEPS, "train.report_every": 1, **(config_overrides or {})}
         self.config, self.step = from_dict(Config, nested(overrides)), 0
         self.scene = scene_of(train_dataset, self.config)
@@ -150,7 +160,10 @@ class NerfkitMethod:
         return {name: values.float().numpy() for name, values in names.items()}
 
     def save(self, path: str) -> None:
-        """Write a run folder that `nerfkit render` can use, too."""
+        """Write a run folder that `nerfkit render` can use, too; what was loaded is copied."""
+        if self.run is not None:
+            shutil.copytree(self.run.path, path, dirs_exist_ok=True)
+            return
         folder, names = Path(path), {"train": self.scene.image_names}
         frame = self.model.frame.to_dict()
         run = Run.create(folder, self.config, self.scene.root, self.scene.name, frame, "", names, ["nerfbaselines"])

@@ -3,12 +3,18 @@
 The method runs in the Python that nerfbaselines runs in (``--backend python``), where nerfkit is installed.
 """
 
+import sys
+from pathlib import Path
+
 from nerfbaselines import register
+
+# A file that is named in the environment belongs to no package, in which nerfbaselines could find the method.
+sys.path.append(str(Path(__file__).parent))
 
 register(
     {
         "id": "nerfkit",
-        "method_class": ".nerfkit_method:NerfkitMethod",
+        "method_class": "nerfkit_method:NerfkitMethod",
         "metadata": {
             "name": "nerfkit",
             "description": "A hash-grid radiance field with occupancy-guided sampling, for CPUs and CUDA.",
