@@ -108,6 +108,8 @@ class TrainConfig:
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
     exposure: bool = False
     """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
+    poses: bool = False
+    """Refine the poses of the views that are trained on, where their pictures then agree better; others keep theirs."""
     weight_decay: float = 1e-6
     """On the networks alone."""
     report_every: int = 50

@@ -38,6 +38,22 @@ class Pixels:
         picked = torch.randint(n_usable, (n,), generator=generator)
         return picked if self._usable is None else self._usable[picked].long()
 
+    def of_view(self, view: int, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Indices of n random pixels of a training view, counted from 0, with replacement; none if all are masked."""
+        ends = self._ends[view] - torch.tensor([self._sizes[view].prod(), 0])
+        if self._usable is not None:
+            ends = torch.searchsorted(self._usable, ends.int())
+        first, last = ends.tolist()
+        if first == last:
+            return torch.empty(0, dtype=torch.int64)
+        picked = torch.randint(first, last, (n,), generator=generator)
+        return picked if self._usable is None else self._usable[picked].long()
+
+    def look_from(self, c2w: Float[Tensor, "n_views 3 4"]) -> None:
+        """Let the rays of all training views begin at other poses from now on."""
+        self.scene = self.scene.with_poses(c2w)
+        self._prepared.clear()
+
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""
         if frame not in self._prepared:  # threads that come at once prepare the same
