@@ -23,12 +23,13 @@ ViewsFn = Callable[[list[int]], Iterable[int]]
 """Passes the indices of views through, one when the one before is done: the place for a progress bar."""
 
 
-def scene_of(run: Run, path: Path | None = None) -> Scene:
-    """The scene that a run was trained on, in the size that it saw.
+def scene_of(run: Run, path: Path | None = None, as_found: bool = False) -> Scene:
+    """The scene that a run was trained on, in the size that it saw, with the poses that the training refined.
 
     Args:
         run: the run; it knows where its scene lay.
         path: where the scene is now; None looks where it was.
+        as_found: leave the poses as the scene's files have them.
 
     Raises RunError where the scene is not found, or is no longer the one that the run has seen; SceneError where it
     cannot be read.
@@ -37,7 +38,14 @@ def scene_of(run: Run, path: Path | None = None) -> Scene:
     scene = load_scene(root, run.config.data)
     if scene.fingerprint != run.provenance["scene"]["fingerprint"]:
         raise RunError(f"{run.path}: {root} is not its scene, or was changed since (its fingerprint is another)")
-    return scene
+    return scene if as_found else refined(run, scene)
+
+
+def refined(run: Run, scene: Scene) -> Scene:
+    """A run's scene, its training views at the poses of the newest checkpoint, if the training refines them."""
+    if not (run.config.train.poses and run.has_checkpoint):
+        return scene
+    return scene.with_poses(run.load_checkpoint().optimizer["poses.c2w"])
 
 
 def backdrop(scene: Scene) -> str:

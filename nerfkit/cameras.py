@@ -163,6 +163,12 @@ class Cameras:
         names = [field.name for field in dataclasses.fields(self) if field.name != "lens"]
         return dataclasses.replace(self, **{name: change(getattr(self, name)) for name in names})
 
+    def at(self, c2w: Float[Tensor, "n 3 4"]) -> Cameras:
+        """The same cameras at other poses; what their lenses alone decide is not computed again."""
+        moved = dataclasses.replace(self, c2w=c2w)
+        moved.__dict__.update({name: self.__dict__[name] for name in ("table", "_reach") if name in self.__dict__})
+        return moved
+
     def scaled(self, factor: float | int) -> Cameras:
         """The cameras of pictures resized by ``factor``; parts of a pixel at the right and lower edge are cropped."""
         floats = {name: getattr(self, name) * factor for name in ("fl_x", "fl_y", "cx", "cy")}

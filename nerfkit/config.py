@@ -113,6 +113,8 @@ class TrainConfig:
     """Weight of the distortion loss: draws haze and floaters together, 0.01 or so; 0 leaves it out."""
     exposure: bool = False
     """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
+    poses: bool = False
+    """Refine the poses of the views that are trained on, where their pictures then agree better; others keep theirs."""
     weight_decay: float = 1e-6
     """On the networks alone."""
     report_every: int = 50

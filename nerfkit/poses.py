@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 RIGID_TOLERANCE = 1e-2
@@ -154,6 +154,77 @@ def rotation_of(quaternions: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
     rows += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
     rows += [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def rotation_by(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
+    """Rotations by rotation vectors: an axis times an angle in radians."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross)
+
+
+def rotation_vector(rotation: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3"]:
+    """The inverse of `rotation_by`, for angles below a right one."""
+    odd = (rotation - rotation.transpose(-1, -2)) / 2
+    vector = torch.stack([odd[..., 2, 1], odd[..., 0, 2], odd[..., 1, 0]], dim=-1)
+    sine = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(1e-12, 1.0)
+    return vector * torch.arcsin(sine) / sine
+
+
+def moved(c2w: Float[Tensor, "n 3 4"], moves: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 4"]:
+    """Cameras turned about their own position by a rotation vector (scene axes, radians), then shifted."""
+    exact = c2w.double()
+    turned = rotation_by(moves[:, :3].double()) @ exact[:, :, :3]
+    return torch.cat([turned, exact[:, :, 3:] + moves[:, 3:, None]], dim=-1).to(c2w)
+
+
+def moves_between(start: Float[Tensor, "n 3 4"], end: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 6"]:
+    """What `moved` takes to get from one set of poses to another, float64; turns are below a right angle."""
+    start, end = start.double(), end.double()
+    turn = rotation_vector(end[:, :, :3] @ start[:, :, :3].transpose(1, 2))
+    return torch.cat([turn, end[:, :, 3] - start[:, :, 3]], dim=-1)
+
+
+def without_drift(
+    c2w: Float[Tensor, "n 3 4"],
+    start: Float[Tensor, "n 3 4"],
+    points: Float[Tensor, "m 3"],
+    view: Int[Tensor, " m"],
+    weights: Float[Tensor, " m"],
+) -> Float[Tensor, "n 3 4"]:
+    """Poses without the similarity that they have in common, seen from ``start``.
+
+    With moves (w, v) from ``start`` and r the offset of a camera's point X from its position, the similarity's turn a,
+    shift b and scale s minimise the sum of weights * |v + w x r - (a x X + b + s X)|^2 / |r|^2, across r alone: how far
+    points move in the pictures. So a turn that a shift makes up for, which pictures hardly show, does not count. To
+    first order in the moves, X from the middle of the positions.
+
+    Args:
+        c2w: the poses, each not far from its start.
+        start: what they are to stay with, on the whole.
+        points: what is seen.
+        view: by which of the cameras.
+        weights: how much each of these counts.
+    """
+    turn, shift = moves_between(start, c2w).split(3, dim=1)
+    position, points = start[:, :, 3].double(), points.double()
+    offset, middle = points - position[view], position.mean(0)
+    distance = torch.linalg.vector_norm(offset, dim=-1, keepdim=True).clamp_min(1e-12)
+    ray, scale = offset / distance, weights.double().sqrt()[:, None] / distance
+
+    def across(vectors: Tensor) -> Tensor:
+        return scale * (vectors - (vectors * ray).sum(-1, keepdim=True) * ray)
+
+    axes = torch.eye(3, dtype=points.dtype)[:, None].expand(3, *points.shape)
+    from_middle = points - middle
+    columns = [*(torch.linalg.cross(axis, from_middle) for axis in axes), *axes, from_middle]
+    matrix = torch.stack([across(column).flatten() for column in columns], dim=-1)
+    motion = across(shift[view] + torch.linalg.cross(turn[view], offset)).flatten()
+    ridge = 1e-9 * (1e-12 + (matrix * matrix).sum(0)).diag()
+    a, b, s = torch.linalg.solve(matrix.T @ matrix + ridge, matrix.T @ motion).split((3, 3, 1))
+    a, from_middle = a.expand_as(position), position - middle
+    return moved(c2w, -torch.cat([a, b + torch.linalg.cross(a, from_middle) + s * from_middle], dim=1))
 
 
 def interpolate_poses(

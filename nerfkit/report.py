@@ -49,7 +49,7 @@ def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig
         _tiles(metrics, records),
         section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
         section("Course of the training", _curves(records)),
-        section("Cameras", _cameras(rig) if rig is not None else ""),
+        section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records)),
         section("Settings that differ from the defaults", _settings(run.config)),
         section("Provenance", _provenance(run, metrics)),
     ]
@@ -223,6 +223,16 @@ def _cameras(rig: Rig) -> str:
     )
     note = '<p class="note">Scene coordinates. Dashed: the box of the model.</p>'
     return f'<div class="grid2">{figures}</div>\n{note}'
+
+
+def _refinement(records: list[dict[str, Any]]) -> str:
+    """How far the poses of training views were moved, if they were refined."""
+    found = next((record["poses"] for record in reversed(records) if "poses" in record), None)
+    if found is None:
+        return ""
+    ways = [f"{found['degrees'][kind]:.2g}° and {found['shift'][kind]:.2g} scene units" for kind in ("median", "most")]
+    text = f"{found['n_moved']} of {found['n_views']} poses of training views were refined in {found['round']} rounds"
+    return f'<p class="note">{text}: views are off their file by {ways[0]} in the median, {ways[1]} at most.</p>'
 
 
 def _settings(config: Config) -> str:

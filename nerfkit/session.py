@@ -49,7 +49,7 @@ def begin(arguments: Train, config: Config, command: list[str]) -> Session:
         _same_settings(run, arguments, config)
         checkpoint = run.load_checkpoint() if run.has_checkpoint else None
         step, seconds = (0, 0.0) if checkpoint is None else (checkpoint.step, checkpoint.state["train"]["seconds"])
-        scene = scene_of(run, None if alone else arguments.scene)
+        scene = scene_of(run, None if alone else arguments.scene, as_found=True)
         run.resume(step, command)
         remarks = [*_warnings(scene), f"{run.path}: going on from step {step}"]
         return Session(run, scene, checkpoint is not None, seconds, remarks)

@@ -32,7 +32,7 @@ def train(words: list[str]) -> int:
     from nerfkit.session import begin, interruptible, page_of, train_until_done
 
     with interruptible():
-        from nerfkit.assess import evaluate_run
+        from nerfkit.assess import evaluate_run, refined
         from nerfkit.engines import explain
         from nerfkit.train.loop import fit
         from nerfkit.train.tensorboard import with_tensorboard
@@ -59,7 +59,7 @@ def train(words: list[str]) -> int:
                 say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
                 print(run.path)
             else:
-                print_record(evaluate_run(run, scene, "test", track))
+                print_record(evaluate_run(run, refined(run, scene), "test", track))
                 print(run.path / "report.html")
             if viewer is not None and viewer.visited:
                 say("close the page to end")

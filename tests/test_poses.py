@@ -11,14 +11,19 @@ from nerfkit.poses import (
     interpolate_poses,
     look_at,
     mean_up,
+    moved,
+    moves_between,
     nearest_to_axes,
     opencv_to_opengl,
     opengl_to_opencv,
     quaternion,
     rigid_pose,
+    rotation_by,
     rotation_of,
+    rotation_vector,
     transform_points,
     transform_poses,
+    without_drift,
 )
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -126,3 +131,61 @@ def test_interpolation_meets_its_keys_and_stays_rigid():
     axes = between[:, :, :3]
     assert torch.allclose(axes.transpose(1, 2) @ axes, torch.eye(3).expand(50, 3, 3), atol=1e-5)
     assert torch.allclose(interpolate_poses(c2w[:1], times[:1], times), c2w[:1].expand(6, 3, 4))
+
+
+def test_rotation_vectors_are_an_axis_times_an_angle():
+    turn = rotation_by(torch.tensor([0.0, 0.0, math.pi / 2]))
+    assert torch.allclose(turn @ torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+    vectors = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True) * torch.linspace(0, 1.5, 50)[:, None]
+    assert torch.allclose(rotation_vector(rotation_by(vectors)), vectors, atol=1e-9)
+
+
+def small_moves(n: int, seed: int = 0) -> torch.Tensor:
+    return 0.01 * torch.randn(n, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_moves_lead_from_one_pose_to_another():
+    c2w, moves = ring().double(), small_moves(12)
+    there = moved(c2w, moves)
+    assert torch.allclose(there[:, :, 3], c2w[:, :, 3] + moves[:, 3:])
+    assert torch.allclose(moves_between(c2w, there), moves, atol=1e-9)
+
+
+def sights(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points about the middle of the ring, the camera that sees each, and how much it counts."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(40 * n, 3, generator=generator, dtype=torch.float64)
+    return points, torch.arange(n).repeat(40), torch.rand(40 * n, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("turn", "shift", "scale"),
+    [([1, -2, 3], [0, 0, 0], 0), ([0, 0, 0], [-2, 1, 4], 0), ([0, 0, 0], [0, 0, 0], 5), ([1, -2, 3], [-2, 1, 4], 5)],
+    ids=["turn", "shift", "scale", "all"],
+)
+def test_what_all_cameras_do_is_drift(turn: list[int], shift: list[int], scale: int):
+    c2w = ring().double()
+    position = c2w[:, :, 3] - c2w[:, :, 3].mean(0)
+    turns = 1e-3 * torch.tensor(turn).double().expand(12, 3)
+    shifts = 1e-3 * (torch.tensor(shift) + scale * position) + torch.linalg.cross(turns, position)
+    drifted = moved(c2w, torch.cat([turns, shifts], dim=1))
+    assert not torch.allclose(drifted, c2w, atol=1e-4)
+    assert torch.allclose(without_drift(drifted, c2w, *sights(12)), c2w, atol=1e-7)
+
+
+def test_nothing_in_common_remains():
+    c2w = ring().double()
+    there = without_drift(moved(c2w, small_moves(12)), c2w, *sights(12))
+    assert float((there - moved(c2w, small_moves(12))).abs().max()) > 1e-3
+    # What remains is of second order in the moves.
+    assert torch.allclose(without_drift(there, c2w, *sights(12)), there, atol=3e-4)
+
+
+def test_what_no_picture_shows_is_no_drift():
+    c2w = ring().double()
+    # Each camera goes round the only point that is seen, and turns so as to see it in the same place.
+    turn = torch.tensor([0.0, 0.0, 1e-3], dtype=torch.float64) * torch.linspace(0.0, 1.0, 12)[:, None]
+    there = moved(c2w, torch.cat([turn, torch.linalg.cross(turn, c2w[:, :, 3])], dim=1))
+    points = torch.zeros(12, 3, dtype=torch.float64), torch.arange(12), torch.ones(12)
+    assert torch.allclose(without_drift(there, c2w, *points), there, atol=1e-5)

@@ -124,6 +124,17 @@ def test_a_full_page(tmp_path):
     assert not list(run.path.glob(".*"))
 
 
+def test_refined_poses_are_told(tmp_path):
+    run = make_run(tmp_path)
+    assert "refined" not in check_page(write_report(run.path, pictures, make_rig())).text
+    for number in (1, 2):
+        found = {"degrees": {"median": 0.25, "most": 1.5 * number}, "shift": {"median": 0.01, "most": 0.125}}
+        run.log({"step": 40, "seconds": 120.0, "poses": {"round": number, "n_views": 9, "n_moved": 7, **found}})
+    text = check_page(write_report(run.path, pictures, make_rig())).text
+    assert "7 of 9 poses of training views were refined" in text
+    assert "0.25° and 0.01 scene units in the median, 3° and 0.12 scene units at most" in text
+
+
 def test_the_page_moves_with_its_folder(tmp_path):
     run = make_run(tmp_path)
     write_report(run.path, pictures, make_rig())

@@ -208,9 +208,14 @@ class Masks:
         return stride, torch.tensor([count for count, _ in found]), [which for _, which in found]
 
     @property
+    def counts(self) -> Int[Tensor, " n_pictures"]:
+        """How many usable pixels each picture has."""
+        return self._listed[1]
+
+    @property
     def n_usable(self) -> int:
         """Of all pictures together."""
-        return int(self._listed[1].sum())
+        return int(self.counts.sum())
 
     @cached_property
     def arrays(self) -> list[Any]:

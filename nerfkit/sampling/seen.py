@@ -14,15 +14,18 @@ _COARSE = 64
 """Cells along one side of a level at which cameras are asked; finer ones share the answer, with its margin."""
 
 
-def seen_cells(scene: Scene, resolution: int) -> Bool[Tensor, "levels r r r"] | None:
+def seen_cells(scene: Scene, resolution: int, margin: float = 0.0) -> Bool[Tensor, "levels r r r"]:
     """Cells inside the silhouettes of a scene with alpha; for an opaque one, cells that two training cameras see.
 
     Without this, a field hides colour where nobody looks, and it floats in front of later cameras. What a camera has
     right before it (`_NEAR` near planes) does not count as seen: from there on other views must agree. Raises
     SceneError where nothing is left.
+
+    ``margin`` widens silhouettes by this share of a picture's longer side: under poses that are not quite right they
+    would cut off what is thin.
     """
     if scene.has_alpha and scene.frame.n_levels == 1:
-        hull = visual_hull(scene, resolution)[None]
+        hull = visual_hull(scene, resolution, margin)[None]
         if not hull.any():
             raise SceneError(f"{scene.root}: the pictures' silhouettes share no point of space; are the poses theirs?")
         return hull

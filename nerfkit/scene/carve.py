@@ -74,7 +74,13 @@ def _footprint(cameras: Cameras, view: int, points: Float[Tensor, "n 3"], radius
 
 
 def _test(
-    cameras: Cameras, view: int, alpha: UInt8[Tensor, "h w"], points: Float[Tensor, "n 3"], radius: float, crop: bool
+    cameras: Cameras,
+    view: int,
+    alpha: UInt8[Tensor, "h w"],
+    points: Float[Tensor, "n 3"],
+    radius: float,
+    crop: bool,
+    margin: float,
 ) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
     """Which cells a view shows to be empty, and which have their centre in the picture."""
     pixels, half = _footprint(cameras, view, points, radius)
@@ -83,7 +89,7 @@ def _test(
     x, y = pixels.unbind(-1)
     seen = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     # One pixel more: calibrations and silhouettes are no better than that.
-    half = half + 1
+    half = half + 1 + margin * max(width, height)
     judged = seen
     if not crop:
         judged = (x - half >= 0) & (y - half >= 0) & (x + half < width) & (y + half < height)
@@ -123,13 +129,15 @@ def carve(
     resolution: int,
     least_seen: float = 0.0,
     crop: bool = False,
+    margin: float = 0.0,
 ) -> Bool[Tensor, "r r r"]:
     """Cells of a cube, from corner ``lower`` and of length ``side`` in scene units, that may hold a part of an object.
 
     Index order [x, y, z]. True only for cells that lie in some view, and in more than a share ``least_seen`` of the
     views that see the best seen cell: what is hardly seen cannot be told, nor learnt. A view judges the
     cells that are wholly in its picture, with ``crop`` also what it has of those at the picture's edge. ``alphas`` are
-    silhouettes (`silhouette`), ``resolution`` is START times a power of two.
+    silhouettes (`silhouette`), ``resolution`` is START times a power of two, ``margin`` a share of a picture's longer
+    side by which it may be off, beyond a pixel.
     """
     views = _asked(len(cameras))
     size = START
@@ -140,7 +148,7 @@ def carve(
         n_seen = torch.zeros(len(cells), dtype=torch.int32)
         alive = torch.ones(len(cells), dtype=torch.bool)
         for view in views:
-            empty, seen = _test(cameras, view, alphas[view], points, cell * 3**0.5 / 2, crop)
+            empty, seen = _test(cameras, view, alphas[view], points, cell * 3**0.5 / 2, crop, margin)
             alive, n_seen = alive & ~empty, n_seen + seen
             # Copying the survivors costs more than testing a few dead cells again.
             if view == views[-1] or int(alive.sum()) < 0.9 * len(alive):
@@ -157,14 +165,15 @@ def carve(
     return grid
 
 
-def visual_hull(scene: Scene, resolution: int = 128) -> Bool[Tensor, "r r r"]:
+def visual_hull(scene: Scene, resolution: int = 128, margin: float = 0.0) -> Bool[Tensor, "r r r"]:
     """Cells of the unit cube, index [x, y, z], that may hold a part of the object; from training views alone.
 
-    ``resolution`` is 16 times a power of two. All True for images without alpha, which say nothing about empty space.
+    ``resolution`` is 16 times a power of two, ``margin`` a share of a picture's longer side by which silhouettes may be
+    off, beyond a pixel. All True for images without alpha, which say nothing about empty space.
     """
     if not scene.has_alpha:
         return torch.ones((resolution,) * 3, dtype=torch.bool)
     train = [scene.splits["train"][i] for i in _asked(len(scene.splits["train"]))]
     lower = scene.frame.to_scene(torch.zeros(3))
     alphas = [silhouette(scene.images[i]) for i in train]
-    return carve(scene.cameras[train], alphas, lower, 1 / scene.frame.scale, resolution)
+    return carve(scene.cameras[train], alphas, lower, 1 / scene.frame.scale, resolution, margin=margin)

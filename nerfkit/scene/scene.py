@@ -98,6 +98,12 @@ class Scene:
     fingerprint: str
     """Hash of names, files, poses and lenses, independent of where the folder lies and of ``downscale``."""
 
+    def with_poses(self, c2w: Float[Tensor, "n_train 3 4"]) -> Scene:
+        """The scene with its training views, in the order of their split, at other poses; the others keep theirs."""
+        every = self.cameras.c2w.clone()
+        every[self.splits["train"]] = c2w.to(every)
+        return dataclasses.replace(self, cameras=self.cameras.at(every))
+
     @property
     def has_sky(self) -> bool:
         """Whether pictures are rendered over a learnt sky: those of opaque photographs without a plain background."""

@@ -14,12 +14,13 @@ from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene.scene import Scene
 from nerfkit.train.optim import rate_at
 from nerfkit.train.progress import Report
+from nerfkit.train.refine import MOST_OFF
 from nerfkit.train.training import Clock, Training
 
 
 def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
     """An untrained model of a scene. With ``resume`` a checkpoint will tell which cells may be occupied."""
-    allowed = None if resume else seen_cells(scene, config.sampler.resolution)
+    allowed = None if resume else seen_cells(scene, config.sampler.resolution, MOST_OFF if config.train.poses else 0.0)
     prepare_cpu()
     return new_model(config, scene.frame, allowed)
 
@@ -55,6 +56,9 @@ def fit(
             clock.n_rays += n_rays
             clock.n_samples += n_samples
             clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * n_samples / n_rays
+            refined = training.refine()
+            if refined is not None and run is not None:
+                run.log(refined)
             clock.seconds = time.perf_counter() - started
             tally.add(loss, error)
             if clock.step % config.train.report_every == 0 or clock.progress(config) >= 1.0:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nerfkit.kernels.pixels import Masks, Pictures, Views, pixel_colors, pixel_rays, usable_pixels
 from nerfkit.poses import SceneError
+from nerfkit.render import BACKGROUNDS
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.scene.store import read_at_random
 from nerfkit.types import Rays
@@ -48,6 +49,20 @@ class Pixels:
             return torch.randint(len(self), (n,), generator=generator)
         return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
 
+    def of_view(self, view: int, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Indices of n random pixels of a training view, counted from 0, with replacement; none if all are masked."""
+        counts = self._sizes.prod(1) if self._masks is None else self._masks.counts
+        last = int(counts[: view + 1].sum())
+        if not counts[view]:
+            return torch.empty(0, dtype=torch.int64)
+        picked = torch.randint(last - int(counts[view]), last, (n,), generator=generator)
+        return picked if self._masks is None else usable_pixels(picked, self._masks)
+
+    def look_from(self, c2w: Float[Tensor, "n_views 3 4"]) -> None:
+        """Let the rays of all training views begin at other poses from now on."""
+        self.scene = self.scene.with_poses(c2w)
+        self._prepared.clear()
+
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""
         if frame not in self._prepared:  # threads that come at once prepare the same
@@ -83,6 +98,12 @@ class Pixels:
         c2w = torch.cat([cameras.c2w[:, :, :3], frame.to_model(cameras.c2w[:, :, 3])[:, :, None]], 2)
         intrinsics = torch.stack([cameras.fl_x, cameras.fl_y, cameras.cx, cameras.cy], 1)
         return Views(*(rows.to(self.device) for rows in (places, c2w, intrinsics, directions)))
+
+    def background(self, n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+        """What n pixels are seen before: the scene's plain colour, or random ones."""
+        if self.scene.background in BACKGROUNDS:
+            return torch.full((n, 3), BACKGROUNDS[self.scene.background], device=self.device)
+        return torch.rand(n, 3, generator=generator).to(self.device)
 
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""

@@ -13,13 +13,14 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import BACKGROUNDS, EARLY_STOP, Model, render_in_stages, restore_model
+from nerfkit.render import EARLY_STOP, Model, render_in_stages, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.exposure import Exposure
 from nerfkit.train.losses import LOSSES, Huber, distortion
 from nerfkit.train.optim import Optimizer
 from nerfkit.train.pixels import Pixels
+from nerfkit.train.refine import Poses
 from nerfkit.types import Rays
 
 _TASK_SAMPLES = 8192
@@ -56,6 +57,7 @@ class Training:
     generator: torch.Generator
     clock: Clock
     exposure: Exposure | None
+    poses: Poses | None
 
     @classmethod
     def new(cls, scene: Scene, model: Model) -> Training:
@@ -63,7 +65,9 @@ class Training:
         config = model.config.train
         exposure = Exposure(len(scene.splits["train"]), model.device) if config.exposure else None
         generator = torch.Generator().manual_seed(config.seed)
-        return cls(model, Pixels(scene, model.device), Optimizer(model.field, config), generator, Clock(), exposure)
+        poses = Poses(scene.cameras[scene.splits["train"]]) if config.poses else None
+        pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
+        return cls(model, pixels, optimizer, generator, Clock(), exposure, poses)
 
     def learn(self, n_rays: int) -> tuple[float, float, int]:
         """Draw rays and leave the gradients of all parameters in ``.grad``.
@@ -73,10 +77,7 @@ class Training:
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
         picked = pixels.draw(n_rays, self.generator)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
-        if pixels.scene.background in BACKGROUNDS:
-            background = torch.full((n_rays, 3), BACKGROUNDS[pixels.scene.background], device=model.device)
-        else:
-            background = torch.rand(n_rays, 3, generator=self.generator).to(model.device)
+        background = pixels.background(n_rays, self.generator)
         rays = pixels.rays(picked, model.frame)
         sky = model.field.behind(rays.rays_d) if pixels.scene.has_sky else None
         if pixels.scene.background == "sky":
@@ -105,6 +106,15 @@ class Training:
         error = sum(one.squared_error for one in learned) / (3 * n_rays)
         return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
 
+    def refine(self) -> dict[str, Any] | None:
+        """Refine the poses of the training views, if that is asked for and due; what came of it, for the log."""
+        if self.poses is None:
+            return None
+        gains = None if self.exposure is None else self.exposure.gains(self.clock.step)
+        clock, progress = self.clock, self.clock.progress(self.model.config)
+        found = self.poses.update(progress, clock.n_rays, self.model, self.pixels, gains)
+        return None if found is None else {"step": clock.step, "seconds": clock.seconds, "poses": found}
+
     def warm_up(self) -> None:
         """Compile every kernel by one step whose result is thrown away."""
         model = self.model
@@ -128,6 +138,8 @@ class Training:
         tensors = {**self.optimizer.state_dict(), "generator": self.generator.get_state()}
         if self.exposure is not None:
             tensors["exposure"] = self.exposure.sums
+        if self.poses is not None:
+            tensors |= self.poses.state_dict()
         field, sampler = dict(self.model.field.state_dict()), self.model.sampler.state_dict()
         run.save_checkpoint(clock.step, field, sampler, tensors, state)
 
@@ -139,6 +151,9 @@ class Training:
         self.generator.set_state(tensors.pop("generator"))
         if self.exposure is not None:
             self.exposure.sums.copy_(tensors.pop("exposure"))
+        if self.poses is not None:
+            self.poses.load_state_dict({name: tensors.pop(name) for name in self.poses.state_dict()})
+            self.pixels.look_from(self.poses.c2w)
         self.optimizer.load_state_dict(tensors)
         for name in vars(self.clock):
             setattr(self.clock, name, checkpoint.state[name])

@@ -72,3 +72,10 @@ def test_where_nothing_is_left_it_is_said(toy_scene: Path, toy_capture: Path) ->
     away = replace(capture, frame=replace(capture.frame, near_plane=1e6))
     with pytest.raises(SceneError, match="no part of the scene is seen by 2"):
         seen_cells(away, RES)
+
+
+def test_a_margin_widens_silhouettes(toy_scene: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    cells, wider = seen_cells(scene, RES), seen_cells(scene, RES, margin=0.1)
+    assert (wider | ~cells).all() and int(wider.sum()) > 1.1 * int(cells.sum())
+    assert not wider.all(), "what is far beyond them stays out"

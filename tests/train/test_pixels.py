@@ -279,3 +279,31 @@ def test_masks_that_leave_no_pixel_are_refused(toy_capture: Path) -> None:
     nothing = [np.zeros(image.shape[:2], bool) for image in scene.images]
     with pytest.raises(SceneError, match="the masks leave no pixel"):
         Pixels(replace(scene, masks=nothing), torch.device("cpu"))
+
+
+def test_a_views_own_pixels_are_drawn_and_no_masked_ones(scene: Scene) -> None:
+    views = scene.splits["train"]
+    masks = [np.ones(image.shape[:2], bool) for image in scene.images]
+    masks[views[2]][:, 3:], masks[views[5]][:] = False, False
+    generator = torch.Generator().manual_seed(0)
+    for pixels in (Pixels(scene, CPU), Pixels(replace(scene, masks=masks), CPU)):
+        picked = pixels.of_view(2, 2000, generator)
+        assert len(picked) == 2000 and (pixels.views(picked) == 2).all()
+    assert len(picked.unique()) == 3 * scene.images[views[2]].shape[0]
+    assert not len(pixels.of_view(5, 2000, generator))
+
+
+@pytest.mark.parametrize("lens", BENDS)
+def test_rays_begin_where_the_views_are_moved_to(scene: Scene, lens: str) -> None:
+    other = through(scene, lens)
+    pixels, every = Pixels(other, CPU), torch.arange(300, 2500)
+    before = pixels.rays(every, scene.frame)
+    c2w = other.cameras.c2w[other.splits["train"]].flip(0)
+    pixels.look_from(c2w)
+    moved = other.with_poses(c2w)
+    assert_rays(pixels.rays(every, scene.frame), rays_one_by_one(moved)[300:2500])
+    assert not torch.equal(pixels.rays(every, scene.frame).rays_o, before.rays_o)
+    held_out = scene.splits["test"]
+    assert torch.equal(moved.cameras.c2w[held_out], scene.cameras.c2w[held_out])
+    if lens != "pinhole":
+        assert pixels.scene.cameras.table is other.cameras.table, "the lens is not solved for again"
