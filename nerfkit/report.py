@@ -49,7 +49,7 @@ def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig
         _tiles(metrics, records),
         section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
         section("Course of the training", _curves(records)),
-        section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records)),
+        section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records) + _exposure(records)),
         section("Settings that differ from the defaults", _settings(run.config)),
         section("Provenance", _provenance(run, metrics)),
     ]
@@ -233,6 +233,15 @@ def _refinement(records: list[dict[str, Any]]) -> str:
     ways = [f"{found['degrees'][kind]:.2g}° and {found['shift'][kind]:.2g} scene units" for kind in ("median", "most")]
     text = f"{found['n_moved']} of {found['n_views']} poses of training views were refined in {found['round']} rounds"
     return f'<p class="note">{text}: views are off their file by {ways[0]} in the median, {ways[1]} at most.</p>'
+
+
+def _exposure(records: list[dict[str, Any]]) -> str:
+    """How differently the photographs were exposed, if that was found."""
+    found = next((record["exposure"] for record in reversed(records) if "exposure" in record), None)
+    if found is None:
+        return ""
+    span = f"{found['least']:.2f} to {found['most']:.2f} times the mean"
+    return f'<p class="note">The training photographs are exposed at {span}; pictures are rendered at the mean.</p>'
 
 
 def _settings(config: Config) -> str:

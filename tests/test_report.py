@@ -135,6 +135,15 @@ def test_refined_poses_are_told(tmp_path):
     assert "0.25° and 0.01 scene units in the median, 3° and 0.12 scene units at most" in text
 
 
+def test_exposures_are_told(tmp_path):
+    run = make_run(tmp_path)
+    assert "exposed" not in check_page(write_report(run.path, pictures, make_rig())).text
+    for most in (1.1, 1.25):
+        run.log({"step": 40, "seconds": 120.0, "exposure": {"least": 0.8, "most": most}})
+    text = check_page(write_report(run.path, pictures, make_rig())).text
+    assert "exposed at 0.80 to 1.25 times the mean" in text
+
+
 def test_the_page_moves_with_its_folder(tmp_path):
     run = make_run(tmp_path)
     write_report(run.path, pictures, make_rig())

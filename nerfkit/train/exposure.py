@@ -39,6 +39,11 @@ class Exposure:
         logs = gains.clamp(1.0 / _MOST, _MOST).log()
         return (logs - logs.mean(0)).exp()
 
+    def record(self, step: int) -> dict[str, float]:
+        """The least and the largest brightness of a photograph, for the log; 1 is the mean of all."""
+        brightness = self.gains(step).mean(1)
+        return {"least": float(brightness.min()), "most": float(brightness.max())}
+
     def observe(self, view: Int[Tensor, " n"], truth: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]) -> None:
         """Take in what a step rendered of the views, and what the photographs have there."""
         self.sums *= _DECAY

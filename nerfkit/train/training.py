@@ -138,6 +138,7 @@ class Training:
         tensors = {**self.optimizer.state_dict(), "generator": self.generator.get_state()}
         if self.exposure is not None:
             tensors["exposure"] = self.exposure.sums
+            run.log({"step": clock.step, "seconds": clock.seconds, "exposure": self.exposure.record(clock.step)})
         if self.poses is not None:
             tensors |= self.poses.state_dict()
         field, sampler = dict(self.model.field.state_dict()), self.model.sampler.state_dict()

@@ -94,3 +94,5 @@ def test_a_resumed_training_knows_its_gains(uneven: Scene, tmp_path: Path, monke
         ends.append(run.load_checkpoint())
     assert torch.equal(ends[0].optimizer["exposure"], ends[1].optimizer["exposure"])
     assert torch.equal(ends[0].field["table"], ends[1].field["table"])
+    (*_, last) = (record["exposure"] for record in run.read_log() if "exposure" in record)
+    assert last["least"] < 0.95 < 1.05 < last["most"]
