@@ -102,6 +102,19 @@ def test_the_cameras_are_where_they_were(scene: Path) -> None:
 
 
 @needs_colmap
+def test_looking_at_the_work_does_not_disturb_it(
+    holiday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nerfkit.scene.sfm._PAUSE", 0.001)
+    seen: dict[str, set[int]] = {}
+    record = prepare(
+        holiday, tmp_path / "scene", 100, 0, lambda stage, done, total: seen.setdefault(stage, set()).add(done)
+    )
+    assert record["n_registered"] == N
+    assert max(seen["finding features"]) == N + 1 and max(seen["comparing photos"]) > 0
+
+
+@needs_colmap
 def test_the_folder_holds_what_a_scene_needs(scene: Path) -> None:
     assert sorted(entry.name for entry in scene.iterdir()) == ["cameras.html", "images", "prepare.json", "sparse"]
     record = json.loads((scene / "prepare.json").read_text())

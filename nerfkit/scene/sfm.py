@@ -7,6 +7,8 @@ database keeps the features of each photo and the matches of each pair as they a
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,13 @@ _FEW_FEATURES = 200
 _LINE = 0.1
 """Share of the length of a flight that it must be wide, or its places do not tell which way is up."""
 _SEED = 0
+_PAUSE = 0.5
+"""Seconds between two looks at what COLMAP has done."""
+_COUNT = """
+import sqlite3, sys
+opened = sqlite3.connect(sys.argv[1], uri=True)
+print(opened.execute(f"SELECT count(*) FROM {sys.argv[2]}").fetchone()[0])
+"""
 
 
 @dataclass(frozen=True)
@@ -84,15 +93,15 @@ def reconstruct(photos: Photos, folder: Path, work: Path, on_progress: Progress)
             database, folder, names, camera_mode=mode, reader_options=reader, cancellation_token=token
         )
 
-    def tell(stage: str, what: str, total: int) -> None:
-        if (done := _count(colmap, database, what)) is not None:
+    def tell(stage: str, table: str, total: int) -> None:
+        if (done := _count(database, table)) is not None:
             on_progress(stage, min(done, total), total)
 
-    _watch(extract, lambda: tell("finding features", "num_images", n))
+    _watch(extract, lambda: tell("finding features", "images", n))
     kind, why = choose_pairs(photos)
     n_pairs = n * (n - 1) // 2 if kind == "exhaustive" else n * _NEAR
     match = _matcher(colmap, kind, database)
-    _watch(match, lambda: tell("comparing photos", "num_verified_image_pairs", n_pairs))
+    _watch(match, lambda: tell("comparing photos", "two_view_geometries", n_pairs))
     features, links = _links(colmap, database)
     if not any(len(theirs) for theirs in links.values()):
         raise SceneError(f"the {n} photos do not overlap: no two of them show enough of the same points")
@@ -168,7 +177,7 @@ def _watch(work: Callable[[Any], None], look: Callable[[], None]) -> None:
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(0.3)
+            thread.join(_PAUSE)
             look()
         look()
     except BaseException:
@@ -179,17 +188,15 @@ def _watch(work: Callable[[Any], None], look: Callable[[], None]) -> None:
         raise SceneError(f"COLMAP stopped: {' '.join(str(errors[0]).split())}")
 
 
-def _count(colmap: Any, database: Path, what: str) -> int | None:
-    """What COLMAP's database counts while it is written; None where it cannot be read at this moment.
+def _count(database: Path, table: str) -> int | None:
+    """Rows of a table of COLMAP's database while it is written; None where it cannot be read at this moment.
 
-    It is opened by COLMAP's own SQLite: a second copy of that library in one process drops the locks of the first, and
-    the file is lost.
+    Another process looks, and only reads. In this one a second copy of SQLite would drop the locks of COLMAP's, and the
+    file would be lost; COLMAP's own opens it to write, and one of its threads that then finds it locked ends all.
     """
-    try:
-        with colmap.Database.open(database) as opened:
-            return int(getattr(opened, what)())
-    except (RuntimeError, ValueError):
-        return None
+    words = [sys.executable, "-I", "-c", _COUNT, f"{database.resolve().as_uri()}?mode=ro", table]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    return int(found.stdout) if found.returncode == 0 else None
 
 
 def _matcher(colmap: Any, kind: str, database: Path) -> Callable[[Any], None]:
