@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
@@ -114,10 +114,11 @@ class Poses:
 
         moves = torch.stack(parallel(find, range(len(self.c2w)), model.device))
         helped = (moves != 0).any(1)
-        moves = moves / moves.new_tensor([1.0] * 3 + [model.frame.scale] * 3)
-        self.c2w = without_drift(moved(self.c2w, moves), self._start, *self._seen(model, pixels))
-        self._has_moved = self._has_moved | helped
-        pixels.look_from(self.c2w)
+        if helped.any():
+            moves = moves / moves.new_tensor([1.0] * 3 + [model.frame.scale] * 3)
+            self.c2w = without_drift(moved(self.c2w, moves), self._start, *self._seen(model, pixels))
+            self._has_moved = self._has_moved | helped
+            pixels.look_from(self.c2w)
         return self._record(int(helped.sum()))
 
     def _seen(

@@ -60,8 +60,7 @@ def wrong(exact: Scene) -> Scene:
     """The ball with training views off by about 2 degrees and 0.09 units: more than a pixel."""
     c2w = train_poses(exact)
     moves = torch.randn(len(c2w), 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.02] * 3 + [0.05] * 3)
-    view, points = sights(exact)
-    return exact.with_poses(without_drift(moved(c2w, moves), c2w, points, view, torch.ones(len(view))))
+    return exact.with_poses(laid_on(exact, moved(c2w, moves), c2w))
 
 
 def train_poses(scene: Scene) -> torch.Tensor:
@@ -75,12 +74,22 @@ def sights(scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.arange(n).repeat_interleave(50), points.repeat(n, 1)
 
 
+def laid_on(scene: Scene, c2w: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Poses but for what they have in common, seen from others."""
+    view, points = sights(scene)
+    return without_drift(c2w, start, points, view, torch.ones(len(view)))
+
+
+def displaced(scene: Scene, c2w: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """How far points move in each training view's picture between two sets of poses, pixels."""
+    view, points = sights(scene)
+    seen = [scene.with_poses(poses).cameras[scene.splits["train"]].project(view, points)[0] for poses in (c2w, other)]
+    return torch.linalg.vector_norm(seen[0] - seen[1], dim=1).view(len(c2w), -1).mean(1)
+
+
 def pixels_off(scene: Scene, c2w: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """How far points lie from where they should in each training view's picture, but for what is common to all."""
-    view, points = sights(scene)
-    c2w = without_drift(c2w, true, points, view, torch.ones(len(view)))
-    seen = [scene.with_poses(poses).cameras[scene.splits["train"]].project(view, points)[0] for poses in (c2w, true)]
-    return torch.linalg.vector_norm(seen[0] - seen[1], dim=1).view(len(c2w), -1).mean(1)
+    return displaced(scene, laid_on(scene, c2w, true), true)
 
 
 def train(scene: Scene, config: Config, folder: Path, stop: int = 0) -> Run:
@@ -100,6 +109,8 @@ def test_wrong_poses_are_put_right(exact: Scene, wrong: Scene, tmp_path: Path) -
     before, after = (pixels_off(exact, c2w, true) for c2w in (train_poses(wrong), found))
     assert before.mean() > 1.0
     assert after.mean() < 0.4 * before.mean(), (before, after)
+    stayed = laid_on(exact, found, train_poses(wrong))
+    assert displaced(exact, found, stayed).mean() < 0.25 * before.mean(), "together they stay with their files"
     held_out = wrong.splits["test"]
     assert torch.equal(refined(run, wrong).cameras.c2w[held_out], exact.cameras.c2w[held_out])
     rounds = [record["poses"] for record in run.read_log() if "poses" in record]
@@ -114,6 +125,15 @@ def test_right_poses_stay(exact: Scene, tmp_path: Path) -> None:
     run = train(exact, short, tmp_path / "run")
     true = train_poses(exact)
     assert pixels_off(exact, train_poses(refined(run, exact)), true).mean() < 0.3
+
+
+def test_moves_that_do_not_help_are_not_made(wrong: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SURE", 1e6)
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=20))
+    run = train(wrong, short, tmp_path / "run")
+    assert torch.equal(train_poses(refined(run, wrong)), train_poses(wrong))
+    rounds = [record["poses"] for record in run.read_log() if "poses" in record]
+    assert len(rounds) == len(module.ROUNDS) and rounds[-1]["n_moved"] == 0
 
 
 @pytest.mark.usefixtures("any_move")
