@@ -1,8 +1,8 @@
 """The visual hull: where an object can be, given images with alpha.
 
-A cell is empty if some view sees all of it against full transparency. Cells are tested as spheres about them and
-against the largest alpha in a square that holds the sphere's picture, so that the thinnest part survives. Cells that
-survive at a coarse resolution are split into eight, and only those are tested again.
+A cell is empty if two views see all of it against full transparency; one, where there are few. Cells are tested as
+spheres about them and against the largest alpha in a square that holds the sphere's picture, so that the thinnest part
+survives. Cells that survive at a coarse resolution are split into eight, and only those are tested again.
 
 The largest value of any square of an image comes from four overlapping squares whose side is a power of two, so one
 table of such maxima an image answers every question (a sparse table).
@@ -26,6 +26,8 @@ MOST_PIXELS = 640
 """Along the longer side of a silhouette, at most."""
 OPAQUE = 4
 """Alphas up to this one (of 255) are noise of a matting program, not a thing."""
+FEW = 16
+"""With fewer views than this, one alone may carve. Of many masks one is cut too tight, and all would suffer."""
 START = 16
 """Cells along one side of the first, coarsest grid."""
 
@@ -140,21 +142,21 @@ def carve(
     side by which it may be off, beyond a pixel.
     """
     views = _asked(len(cameras))
+    agreeing = 1 if len(views) < FEW else 2
     size = START
     cells = torch.cartesian_prod(*[torch.arange(size)] * 3)
     while True:
         cell = side / size
         points = lower + (cells + 0.5) * cell
-        n_seen = torch.zeros(len(cells), dtype=torch.int32)
-        alive = torch.ones(len(cells), dtype=torch.bool)
+        n_seen, n_empty = torch.zeros(2, len(cells), dtype=torch.int32)
         for view in views:
             empty, seen = _test(cameras, view, alphas[view], points, cell * 3**0.5 / 2, crop, margin)
-            alive, n_seen = alive & ~empty, n_seen + seen
+            n_seen, n_empty = n_seen + seen, n_empty + empty
+            alive = n_empty < agreeing
             # Copying the survivors costs more than testing a few dead cells again.
             if view == views[-1] or int(alive.sum()) < 0.9 * len(alive):
                 left = alive.nonzero()[:, 0]
-                cells, points, n_seen = (of.index_select(0, left) for of in (cells, points, n_seen))
-                alive = alive[left]
+                cells, points, n_seen, n_empty = (of.index_select(0, left) for of in (cells, points, n_seen, n_empty))
         if size >= resolution:
             break
         halves = torch.cartesian_prod(*[torch.arange(2)] * 3)

@@ -146,6 +146,21 @@ def test_a_hull_holds_its_object_however_thin(lens, thin):
     assert 0 < grid.float().mean() < 0.2
 
 
+@pytest.mark.parametrize("n_views", [8, 24])
+def test_of_many_views_one_alone_does_not_carve(n_views):
+    cameras = ball_cameras(n_views).scaled(4)
+    alphas = ball_alpha(cameras)
+    lower, side = torch.tensor(CENTER) - 1.5, 3.0
+    whole = carve(cameras, alphas, lower, side, 32)
+    alphas[3] = torch.zeros_like(alphas[3])
+    part = carve(cameras, alphas, lower, side, 32)
+    assert not (part & ~whole).any()
+    middle = ((torch.tensor(CENTER) - lower) / side * 32).long()
+    assert part[tuple(middle)] == (n_views == 24)
+    alphas[7] = torch.zeros_like(alphas[7])
+    assert not carve(cameras, alphas, lower, side, 32)[tuple(middle)], "two may"
+
+
 def test_hull_of_a_scene(toy_scene, toy_capture):
     scene = load_scene(toy_scene, DataConfig())
     grid = visual_hull(scene, 32)
