@@ -12,6 +12,7 @@ from nerfkit.cameras import Cameras
 from nerfkit.config import Config
 from nerfkit.engines import choose_device
 from nerfkit.fields.hash import HashField
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, keep_visible
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
@@ -34,7 +35,7 @@ class Model:
     """All that renders: a field, where to look, and where in the scene its unit cube lies."""
 
     field: HashField
-    sampler: OccupancyGrid
+    sampler: OccupancyGrid | Cells
     frame: Frame
     config: Config
     device: torch.device
@@ -61,7 +62,7 @@ def render_rays(
     ``depth`` are in model units. With a ``capacity``, which bounds the samples of all rays together, or without
     gradients, a CPU takes each ray through all stages at once (`cast`: the same numbers in a third of the time).
     """
-    whole = isinstance(field, HashField) and isinstance(sampler, OccupancyGrid) and rays.rays_o.device.type == "cpu"
+    whole = isinstance(field, HashField) and rays.rays_o.device.type == "cpu"
     if whole and not background.requires_grad and (capacity > 0 or not torch.is_grad_enabled()):
         room = capacity if torch.is_grad_enabled() else 0
         target, cells = field.target(), sampler.cells()
