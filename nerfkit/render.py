@@ -24,7 +24,7 @@ from nerfkit.scene.scene import Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
 EARLY_STOP = 1e-3
-"""Transmittance at which a ray ends: what lies behind could change no 8-bit pixel."""
+"""Transmittance at which a picture's ray ends: what lies behind could change no 8-bit pixel."""
 _CHUNK = 4096
 """Rays that one task renders."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
@@ -82,6 +82,7 @@ def render_in_stages(
     background: Float[Tensor, "n_rays 3"],
     jitter: Float[Tensor, " n_rays"],
     reach: float = 0.0,
+    early_stop: float = EARLY_STOP,
 ) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n"], Samples]:
     """`render_rays`, one stage after the other over all samples, for who wants to see these.
 
@@ -90,7 +91,7 @@ def render_in_stages(
     samples = sampler.sample(rays, jitter)
     positions = sample_positions(rays, samples)
     sigmas, features = field.density(positions)
-    kept, rows = keep_visible(samples, sigmas.detach(), EARLY_STOP)
+    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
     if torch.is_grad_enabled():
         sampler.observe(positions, samples, sigmas, rows[: kept.n_owned])
     sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]
