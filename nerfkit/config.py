@@ -107,6 +107,9 @@ class TrainConfig:
     """Learning rate at the end, as a share of that at the start."""
     warmup_steps: int = 100
     loss: Literal["huber", "squared"] = "huber"
+    early_stop: float = 0.01
+    """Transmittance at which a training ray ends, what lies behind being left to chance: surfaces grow hard, and of
+    each less has to be looked at. Pictures look ten times as deep."""
     gradient_reach: float = 20.0
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
     distortion: float = 0.0

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nerfkit.cameras import Cameras
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.render import Model
-from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.types import Field, Rays
 
 FLOOR = math.log(1e-3)
@@ -141,21 +141,21 @@ def normals_of(field: Field, positions: Float[Tensor, "n 3"], step: float) -> Fl
     return F.normalize(values[:, 0] - values[:, 1], dim=1)
 
 
-def nodes_to_evaluate(sampler: OccupancyGrid, axes: list[Float[Tensor, " _"]], cell: float) -> Bool[Tensor, "_ _ _"]:
+def nodes_to_evaluate(cells: Cells, axes: list[Float[Tensor, " _"]], cell: float) -> Bool[Tensor, "_ _ _"]:
     """Nodes in or beside a cell that the occupancy grid marks occupied, at any of its levels.
 
     Args:
-        sampler: the grid.
+        cells: of the grid.
         axes: model coordinates of the lattice's nodes along x, y and z.
         cell: their distance; the border is at least that wide, and one cell of the grid.
     """
-    resolution, n_levels = sampler.config.resolution, sampler.stepping.n_levels
-    found = torch.zeros([len(axis) for axis in axes], dtype=torch.bool, device=sampler.values.device)
+    resolution, n_levels = cells.stepping.resolution, cells.stepping.n_levels
+    all_occupied = cells.occupied[:, None, None]
+    found = torch.zeros([len(axis) for axis in axes], dtype=torch.bool, device=cells.bits.device)
     for level in range(n_levels):
         side = 0.5 ** (n_levels - 1 - level)
-        occupied = (sampler.values[level] > sampler.threshold).view(1, 1, *[resolution] * 3)
         border = max(1, math.ceil(cell * resolution / side - 1e-6))
-        near = occupied.float()
+        near = all_occupied[level].float()
         for axis in range(3):
             kernel, pad = [1, 1, 1], [0, 0, 0]
             kernel[axis], pad[axis] = 2 * border + 1, border
@@ -191,7 +191,7 @@ def evaluate_lattice(model: Model, resolution: int, levels: int = 1, track_fn: T
     for bottom, top in zip(low, high, strict=True):
         n = max(math.ceil((top - bottom) / cell - 1e-6), 1)
         axes.append((bottom + top) / 2 + (torch.arange(n + 1, device=model.device) - n / 2) * cell)
-    nodes = nodes_to_evaluate(model.sampler, axes, cell)
+    nodes = nodes_to_evaluate(model.sampler.cells(), axes, cell)
     if not nodes.any():
         raise ExportError("no surface found: the occupancy grid is empty; train longer")
     for axis in range(3):  # all that lies outside is empty

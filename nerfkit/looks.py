@@ -41,7 +41,8 @@ def cropped(model: Model, box: Box | None) -> Model:
     if box is None:
         return model
     lower, upper = (model.frame.to_model(torch.tensor(corner)) for corner in (box[:3], box[3:]))
-    return replace(model, sampler=model.sampler.within(lower, upper))
+    with torch.no_grad():
+        return replace(model, sampler=model.sampler.cells().within(lower, upper))
 
 
 def look(model: Model, camera: Cameras, kind: str, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
@@ -67,9 +68,10 @@ def _occupancy(model: Model, camera: Cameras) -> Float[Tensor, "h w 3"]:
     pixels = camera.pixel_grid(0)
     xy = pixels.reshape(-1, 2)
     rays = model.frame.model_rays(camera.rays(torch.zeros(len(xy), dtype=torch.long), xy)).to(model.device)
-    blocks = _Blocks(model.config.sampler.resolution, model.frame.n_levels)
     behind = background_color("white").to(model.device).expand(len(xy), 3)
     with torch.no_grad():
+        stepping = model.sampler.cells().stepping
+        blocks = _Blocks(stepping.resolution, stepping.n_levels)
         rendered = render_rays(blocks, model.sampler, rays, behind, torch.full((len(xy),), 0.5, device=model.device))
     return rendered.rgb.unflatten(0, pixels.shape[:2])
 

@@ -64,7 +64,7 @@ def _solid(model: Model, points: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 
 
     Where a ray ends partly on an edge and partly on what lies behind, its expected distance is in the void between.
     """
-    reach = 1.0 / model.sampler.config.resolution
+    reach = 1.0 / model.sampler.cells().stepping.resolution
     offsets = (torch.arange(LOOKS, device=points.device) + 0.5) / LOOKS * 2 - 1
     around = points[:, None] + reach * offsets[:, None] * rays_d[:, None]
     thickness = log_density(model.field, around.view(-1, 3)).exp().view(-1, LOOKS).mean(1) * 2 * reach
@@ -88,7 +88,7 @@ def gather_points(model: Model, cameras: Cameras, count: int, track_fn: TrackFn 
     views = cameras[torch.linspace(0, len(cameras) - 1, min(MOST_VIEWS, len(cameras))).round().long()]
     n_pixels = float((views.width * views.height).sum())
     views = views.scaled(min(1.0, math.sqrt(SPARE * count / n_pixels)))
-    step = 1.0 / model.sampler.config.resolution
+    step = 1.0 / model.sampler.cells().stepping.resolution
     places, normals, colors = [], [], []
     for number in track_fn(range(len(views)), "views"):
         seen = render_image(model, views, number, "black")

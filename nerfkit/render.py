@@ -12,6 +12,7 @@ from nerfkit.cameras import Cameras
 from nerfkit.config import Config
 from nerfkit.engines import choose_device
 from nerfkit.fields.hash import HashField
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, keep_visible
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
@@ -23,7 +24,7 @@ from nerfkit.scene.scene import Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
 EARLY_STOP = 1e-3
-"""Transmittance at which a ray ends: what lies behind could change no 8-bit pixel."""
+"""Transmittance at which a picture's ray ends: what lies behind could change no 8-bit pixel."""
 _CHUNK = 4096
 """Rays that one task renders."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
@@ -34,7 +35,7 @@ class Model:
     """All that renders: a field, where to look, and where in the scene its unit cube lies."""
 
     field: HashField
-    sampler: OccupancyGrid
+    sampler: OccupancyGrid | Cells
     frame: Frame
     config: Config
     device: torch.device
@@ -61,7 +62,7 @@ def render_rays(
     ``depth`` are in model units. With a ``capacity``, which bounds the samples of all rays together, or without
     gradients, a CPU takes each ray through all stages at once (`cast`: the same numbers in a third of the time).
     """
-    whole = isinstance(field, HashField) and isinstance(sampler, OccupancyGrid) and rays.rays_o.device.type == "cpu"
+    whole = isinstance(field, HashField) and rays.rays_o.device.type == "cpu"
     if whole and not background.requires_grad and (capacity > 0 or not torch.is_grad_enabled()):
         room = capacity if torch.is_grad_enabled() else 0
         target, cells = field.target(), sampler.cells()
@@ -81,6 +82,7 @@ def render_in_stages(
     background: Float[Tensor, "n_rays 3"],
     jitter: Float[Tensor, " n_rays"],
     reach: float = 0.0,
+    early_stop: float = EARLY_STOP,
 ) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n"], Samples]:
     """`render_rays`, one stage after the other over all samples, for who wants to see these.
 
@@ -89,7 +91,7 @@ def render_in_stages(
     samples = sampler.sample(rays, jitter)
     positions = sample_positions(rays, samples)
     sigmas, features = field.density(positions)
-    kept, rows = keep_visible(samples, sigmas.detach(), EARLY_STOP)
+    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
     if torch.is_grad_enabled():
         sampler.observe(positions, samples, sigmas, rows[: kept.n_owned])
     sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]

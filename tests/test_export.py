@@ -244,9 +244,9 @@ def test_nodes_beside_an_occupied_cell_are_evaluated() -> None:
     allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
     allowed[0, 3, 10, 20] = True
     grid = OccupancyGrid(SamplerConfig(resolution=32), 1, CPU, allowed)
-    fine = nodes_to_evaluate(grid, [(torch.arange(64) + 0.5) / 64] * 3, 1 / 64)
+    fine = nodes_to_evaluate(grid.cells(), [(torch.arange(64) + 0.5) / 64] * 3, 1 / 64)
     assert [(int(row.min()), int(row.max())) for row in fine.nonzero().T] == [(4, 9), (18, 23), (38, 43)]
-    coarse = nodes_to_evaluate(grid, [(torch.arange(8) + 0.5) / 8] * 3, 1 / 8)
+    coarse = nodes_to_evaluate(grid.cells(), [(torch.arange(8) + 0.5) / 8] * 3, 1 / 8)
     assert bool(coarse[0, 2, 5])
 
 

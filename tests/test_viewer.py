@@ -117,7 +117,7 @@ class TestLooks:
     def test_occupancy_shows_occupied_cells_alone(self, model: Model, scene: Scene) -> None:
         assert (look(model, scene.cameras[:1], "occupancy") < 250).any()
         model.sampler.values.fill_(-1.0)
-        model.sampler._pack()
+        model.sampler._bake()
         assert (look(model, scene.cameras[:1], "occupancy") == 255).all()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nerfkit.kernels import (
     adam,
+    cells,
     composite,
     hashgrid,
     march,
@@ -262,13 +263,12 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
     target = raycast.Target(networks, grid, table, table.detach(), weights, "float32")
     values = torch.ones(_LEVELS, _RESOLUTION**3)
     stepping = march.Stepping(_LEVELS, _RESOLUTION, 1 / 64, 0.011, 0.04)
-    no_clear = torch.empty(0, dtype=torch.uint8)
-    cells = raycast.Cells(*occupancy.pack_bits(values, 0.5, _RESOLUTION), no_clear, stepping, torch.empty(0))
+    baked = cells.Cells.bake(values, 0.5, stepping)
     inputs = (_rays(16, generator, device), torch.rand(16, generator=generator), torch.rand(16, 3, generator=generator))
     results = []
     for op, room in ((raycast.cast, (5000,)), (reference_rays.cast, ())):
         table.grad = weights.grad = None
-        *pixels_of, packed_info = op(target, cells, *inputs, -1.0, 0.5, *room)
+        *pixels_of, packed_info = op(target, baked, *inputs, -1.0, 0.5, *room)
         sum((x * x).sum() for x in pixels_of).backward()
         results.append([*pixels_of, packed_info, weights.grad, table.grad])
     names = ("rgb", "opacity", "distance", "samples", "gradient of weights", "of the table")
@@ -277,7 +277,7 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
     lessons = []
     for ops in (raycast, reference_rays):
         table.grad = None
-        done = ops.learn(target, cells, *inputs, lesson)
+        done = ops.learn(target, baked, *inputs, lesson)
         lessons.append([done.g_weights, table.grad, *map(torch.tensor, (done.loss, done.squared_error))])
     names = ("gradient of weights", "of the table", "loss", "squared error")
     return errors | {f"learning, {name}": relative_error(*pair) for name, *pair in zip(names, *lessons, strict=True)}

@@ -15,14 +15,14 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
-from nerfkit.kernels.march import Stepping
-from nerfkit.kernels.ray import BACKWARD, CLEARANCE, HARMONICS, MARCH, RAYS, STEP, VECTORS
+from nerfkit.kernels.ray import BACKWARD, HARMONICS, MARCH, RAYS, STEP, VECTORS
 from nerfkit.types import Rays
 
 _N_VALUES = 8
@@ -146,34 +146,6 @@ def _backward(networks: Networks, word: str) -> Native:
     numbers |= {"distortion": "float", "halfway": "float"}
     head, _, body = _text(networks, "float", word, "//BODY" + BACKWARD).partition("//BODY")
     return Native(head, body, tensors, numbers)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Where rays step, as `march` has it, and the densities that they met in each cell (none: do not note them)."""
-
-    bits: Int[Tensor, " words"]
-    blocks: Int[Tensor, " block_words"]
-    clear: UInt8[Tensor, " small_blocks"]
-    """`clearance` of a grid of one level; not looked at for more."""
-    stepping: Stepping
-    window: Float[Tensor, " cells"]
-
-
-@lru_cache
-def _clearance() -> Native:
-    return Native("", CLEARANCE, {"bits": "const int", "clear": "unsigned char"}, {"res": "int"})
-
-
-def clearance(bits: Int[Tensor, " words"], resolution: int) -> UInt8[Tensor, " small_blocks"]:
-    """How many blocks of 4^3 cells it is (Chebyshev distance) from each to the nearest occupied one, at most 255.
-
-    ``bits`` are those of one level, on a CPU; ``resolution`` is a multiple of 4. A ray in an empty block may leap to
-    the end of the cube of blocks that are nearer than that.
-    """
-    clear = torch.empty((resolution // 4) ** 3, dtype=torch.uint8)
-    _clearance()([bits, clear], [resolution])
-    return clear
 
 
 @dataclass(frozen=True)

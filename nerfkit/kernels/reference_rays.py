@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerfkit.kernels.raycast import Cells, Learned, Lesson, Target
+from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.raycast import Learned, Lesson, Target
 from nerfkit.kernels.reference import (
     composite,
     encode,

@@ -8,7 +8,6 @@ evaluations; on a CPU that costs as much as the training.)
 from __future__ import annotations
 
 import math
-from copy import copy
 from dataclasses import replace
 
 import torch
@@ -16,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerfkit.config import SamplerConfig
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import current_task, parallel
-from nerfkit.kernels.march import Stepping, march
-from nerfkit.kernels.occupancy import UNKNOWN, fold, observe, pack_bits
-from nerfkit.kernels.raycast import Cells, clearance
+from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
 from nerfkit.types import Field, Rays, Samples
 
 _NEVER = -1.0
@@ -61,27 +60,24 @@ class OccupancyGrid:
         self._seen: dict[int, tuple[Tensor, Samples, Tensor, Tensor]] = {}
         self.threshold = 0.0
         self._step = 0
-        self._pack()
+        self._bake()
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Steps of rays (model coordinates) in occupied cells; ``jitter`` in [0, 1) shifts each ray's first step.
 
         While a training warms up its steps are longer: a young field is fog, which more rays describe better.
         """
-        return march(rays, jitter, self.bits, self.blocks, self._stepping())
+        return self.cells().sample(rays, jitter)
 
     def cells(self) -> Cells:
         """What `sample` and `observe` know, for a kernel that does both on its way."""
-        window = self._window.view(-1) if torch.is_grad_enabled() else self._window.view(-1)[:0]
-        return Cells(self.bits, self.blocks, self._clear, self._stepping(), window)
-
-    def _stepping(self) -> Stepping:
-        """How rays step now."""
+        if not torch.is_grad_enabled():
+            return self._baked
         stepping = self.stepping
-        if torch.is_grad_enabled() and self._step < self.config.warmup_steps:
+        if self._step < self.config.warmup_steps:
             longer = 4.0 if self._step < self.config.warmup_steps // 2 else 2.0
             stepping = replace(stepping, min_step=longer * stepping.min_step, max_step=longer * stepping.max_step)
-        return stepping
+        return replace(self._baked, stepping=stepping, window=self._window.view(-1))
 
     def observe(
         self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
@@ -109,21 +105,7 @@ class OccupancyGrid:
             self._probe(field, self._cells_to_probe())
             mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
-            self._pack()
-
-    def within(self, lower: Float[Tensor, " 3"], upper: Float[Tensor, " 3"]) -> OccupancyGrid:
-        """This grid, to look through only, with the cells outside of a box (model coordinates) empty."""
-        n_levels, res = self.stepping.n_levels, self.config.resolution
-        centers = (torch.arange(res, device=self.values.device) + 0.5) / res - 0.5
-        inside = []
-        for level in range(n_levels):
-            at = centers * 0.5 ** (n_levels - 1 - level) + 0.5
-            x, y, z = ((at >= low) & (at <= high) for low, high in zip(lower, upper, strict=True))
-            inside.append((x[:, None, None] & y[:, None] & z).reshape(-1))
-        part = copy(self)
-        part.values = torch.where(torch.stack(inside), self.values, _NEVER)
-        part._pack()
-        return part
+            self._bake()
 
     @property
     def occupancy(self) -> float:
@@ -143,13 +125,10 @@ class OccupancyGrid:
         self._window.copy_(state["window"])
         self._generator.set_state(state["generator"])
         self.threshold, self._step = float(state["threshold"]), int(state["step"])
-        self._pack()
+        self._bake()
 
-    def _pack(self) -> None:
-        res = self.config.resolution
-        self.bits, self.blocks = pack_bits(self.values, self.threshold, res)
-        leaping = self.stepping.n_levels == 1 and self.values.device.type == "cpu"
-        self._clear = clearance(self.bits, res) if leaping else torch.empty(0, dtype=torch.uint8)
+    def _bake(self) -> None:
+        self._baked = Cells.bake(self.values, self.threshold, self.stepping)
 
     def _cells_to_probe(self) -> Int[Tensor, " n"]:
         """All cells in turn until the warm-up ends, so that each is known by then; afterwards random ones."""

@@ -13,7 +13,7 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import EARLY_STOP, Model, render_in_stages, restore_model
+from nerfkit.render import Model, render_in_stages, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.exposure import Exposure
@@ -89,7 +89,7 @@ class Training:
         loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
         room = _ROOM * _TASK_SAMPLES
         halfway = _HALFWAY * model.frame.near_plane * model.frame.scale
-        limits = (EARLY_STOP, reach, room, config.distortion / n_rays, halfway)
+        limits = (config.early_stop, reach, room, config.distortion / n_rays, halfway)
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         learned = _learn(model, rays, jitter, background, lesson)
         model.field.grid.collect(model.field.table)
@@ -179,13 +179,13 @@ def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson:
 def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
     """What `learn` does, one stage after the other, over all rays."""
     rgb, opacity, _, weights, samples = render_in_stages(
-        model.field, model.sampler, rays, background, jitter, lesson.reach
+        model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop
     )
     loss = Huber(lesson.delta, lesson.factor)(rgb, lesson.truth)
     spread = lesson.distortion * distortion(weights, samples, lesson.halfway) if lesson.distortion else 0.0
-    # The table is named so that its backward pass runs; it hands its gradient to the grid itself.
+    # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
     parameters = [*model.field.network_parameters(), model.field.table]
-    *gradients, _ = torch.autograd.grad(loss + spread, parameters)
+    *gradients, _ = torch.autograd.grad(loss + spread, parameters, allow_unused=True)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     rgb = rgb.detach()
     return Learned(

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from nerfkit.fields.mlp import network_dtype
 from nerfkit.kernels import reference, reference_rays
+from nerfkit.kernels.cells import Cells, clearance
 from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Cells, Lesson, Networks, Target, cast, clearance, learn
+from nerfkit.kernels.raycast import Lesson, Networks, Target, cast, learn
 from nerfkit.types import Rays
 
 CPU = torch.device("cpu")
@@ -69,9 +70,7 @@ def cells_of(stepping: Stepping, share: float = 1.0, noting: bool = False) -> Ce
     blocks = torch.rand(stepping.n_levels, n, 1, n, 1, n, 1, generator=generator) < share
     values = blocks.expand(-1, n, 8, n, 8, n, 8).reshape(stepping.n_levels, -1).float().contiguous()
     window = torch.full((values.numel() if noting else 0,), -1.0)
-    bits, blocks = pack_bits(values, 0.5, RESOLUTION)
-    clear = clearance(bits, RESOLUTION) if stepping.n_levels == 1 else torch.empty(0, dtype=torch.uint8)
-    return Cells(bits, blocks, clear, stepping, window)
+    return dataclasses.replace(Cells.bake(values, 0.5, stepping), window=window)
 
 
 def gradients(target: Target, outputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -18,7 +18,8 @@ from nerfkit.render import load_model, render_image
 from nerfkit.run import Checkpoint, Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
-from nerfkit.train.loop import fit
+from nerfkit.train import training as stepping
+from nerfkit.train.loop import fit, model_of
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.progress import Report
 
@@ -194,6 +195,44 @@ def test_leaving_without_a_run_writes_nothing(scene: Scene, tmp_path: Path) -> N
     with closing(fit(scene, CONFIG)) as reports:
         assert next(reports).step == 5
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def lesson_of(scene: Scene, config: Config) -> tuple[int, list[torch.Tensor]]:
+    """Samples and gradients of one step through a fog that thickens from place to place."""
+    training = stepping.Training.new(scene, model_of(scene, config))
+    field = training.model.field
+    with torch.no_grad():
+        field.table.normal_(generator=torch.Generator().manual_seed(1))
+        field.density_network.weights[-1][0].abs_()
+    _, _, n_samples = training.learn(300)
+    return n_samples, [field.table.grad, *(weight.grad for weight in field.network_parameters())]
+
+
+def in_stages(*inputs: Any) -> list[Any]:
+    return [stepping._learn_in_stages(*inputs)]
+
+
+@pytest.mark.parametrize("distortion", [0.0, 0.1])
+def test_a_step_in_stages_is_that_of_whole_rays(
+    distortion: float, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, distortion=distortion))
+    n_samples, gradients = lesson_of(scene, config)
+    monkeypatch.setattr(stepping, "_learn", in_stages)
+    same_number, others = lesson_of(scene, config)
+    # Where a ray ends may hang on the rounding of half-precision networks.
+    assert abs(n_samples - same_number) <= n_samples // 100
+    for gradient, other in zip(gradients, others, strict=True):
+        assert float((gradient - other).norm() / other.norm()) < 0.05
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_training_rays_end_where_they_are_told_to(staged: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    if staged:
+        monkeypatch.setattr(stepping, "_learn", in_stages)
+    ends = (replace(CONFIG, train=replace(CONFIG.train, early_stop=stop)) for stop in (0.5, 1e-3))
+    few, many = (lesson_of(scene, config)[0] for config in ends)
+    assert 0 < few < 0.6 * many
 
 
 def test_masked_pixels_teach_nothing(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from nerfkit.assess import backdrop
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.evaluate import psnr
 from nerfkit.poses import SceneError
-from nerfkit.render import EARLY_STOP, load_model, render_image, render_in_stages
+from nerfkit.render import load_model, render_image, render_in_stages
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
 from nerfkit.train.loop import fit, model_of
@@ -82,8 +82,10 @@ def test_its_gradient_is_that_of_the_loss(outdoors: Scene) -> None:
     rays = training.pixels.rays(picked, model.frame)
     behind = model.field.behind(rays.rays_d)
     reach = CONFIG.train.gradient_reach * model.frame.near_plane * model.frame.scale
-    rgb, opacity, *_ = render_in_stages(model.field, model.sampler, rays, behind, jitter, reach)
-    assert 0.1 < float(opacity.detach().mean()) < 1 - EARLY_STOP
+    rgb, opacity, *_ = render_in_stages(
+        model.field, model.sampler, rays, behind, jitter, reach, CONFIG.train.early_stop
+    )
+    assert 0.1 < float(opacity.detach().mean()) < 1 - CONFIG.train.early_stop
     loss = LOSSES["huber"](rgb, training.pixels.colors(picked, behind.detach())) / 150
     (gradient,) = torch.autograd.grad(loss, model.field.sky)
     assert_close(model.field.sky.grad, gradient, torch.bfloat16)

@@ -13,11 +13,11 @@ from record import record, seconds
 from nerfkit.config import FieldConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels.adam import SparseAdam
+from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, keep_visible
 from nerfkit.kernels.launch import prepare_cpu
-from nerfkit.kernels.march import Stepping, march, sample_positions
-from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Cells, cast, clearance
+from nerfkit.kernels.march import Stepping, sample_positions
+from nerfkit.kernels.raycast import cast
 from nerfkit.types import Rays, Samples
 
 N_RAYS = 8192
@@ -34,14 +34,13 @@ def shell_rays(device: torch.device) -> tuple[Rays, Samples, Cells]:
     axis = (torch.arange(RESOLUTION) + 0.5) / RESOLUTION - 0.5
     radius = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
     values = ((radius > 0.28) & (radius < 0.30)).float().view(1, -1).to(device)
-    bits, blocks = pack_bits(values, 0.5, RESOLUTION)
-    stepping = Stepping(1, RESOLUTION, 0.0, 3**0.5 / 384, 3**0.5 / 384)
+    cells = Cells.bake(values, 0.5, Stepping(1, RESOLUTION, 0.0, 3**0.5 / 384, 3**0.5 / 384))
     jitter = torch.rand(N_RAYS, generator=generator).to(device)
-    samples = march(rays, jitter, bits, blocks, stepping)
+    samples = cells.sample(rays, jitter)
     n = samples.n_owned
-    per_sample = seconds(lambda: march(rays, jitter, bits, blocks, stepping), device=device.type)
+    per_sample = seconds(lambda: cells.sample(rays, jitter), device=device.type)
     record("kernel", kernel="march", n_samples=n, ns={k: v / n * 1e9 for k, v in per_sample.items()})
-    return rays, samples, Cells(bits, blocks, clearance(bits, RESOLUTION), stepping, torch.empty(0))
+    return rays, samples, cells
 
 
 def main() -> None:
