@@ -175,9 +175,12 @@ def make_loggia() -> list[Part]:
     pitch = turn("x", np.degrees(np.arctan2(1.85, 4.9)))
     skin = houses.tiled(18.8, slope).placed(compose(shift(-EAST + 0.8, -9.4, 3.78), turn("z", 90), pitch))
     rear = [panel((-EAST - 4, -NORTH, 0), (0, 2 * NORTH, 0), (0, 0, 5.6))]
-    ends = []
+    ends, coping = [], []
     for low, high in ((-NORTH, -9.4), (9.4, NORTH)):
-        ends += block((-EAST - 4, low, 0), (-EAST, high, 4.6))
+        ends.append(panel((-EAST, low, 0), (0, high - low, 0), (0, 0, 4.6)))
+        coping += block((-EAST - 4.1, low - 0.05, 4.6), (-EAST + 0.1, high + 0.05, 4.75))
+    ends.append(panel((-EAST, -9.4, 0), (-4, 0, 0), (0, 0, 4.6)))
+    ends.append(panel((-EAST - 4, 9.4, 0), (4, 0, 0), (0, 0, 4.6)))
     step = block((-EAST - 4, -9.4, 0), (-EAST + 0.35, 9.4, 0.15))
     return [
         Part("columns", columns, paints.plain("d9cbb0", vary=0.35, scale=5), (256, 256), share=True),
@@ -185,6 +188,7 @@ def make_loggia() -> list[Part]:
         Part("loggia-roof", [skin], paints.pantiles(0.24, 0.36, 7), (512, 1024)),
         Part("loggia-rear", rear, paints.plaster("ecc596", 106, 5.6), (512, 2048)),
         Part("loggia-ends", ends, paints.plaster("d6b98c", 107, 4.6), (512, 512)),
+        Part("loggia-coping", coping, paints.plain("c9bba0", vary=0.3), share=True),
         Part("loggia-step", step, paints.ashlar("b8a98d", 0.9, 0.3), (512, 512)),
     ]
 

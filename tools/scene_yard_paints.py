@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 from scene_paints import Paint, clouds, colour, edge, glyphs, lottery, mix, ticks, value_noise, within
 
-IRON = colour("23272b")
-
 
 def plain(code: str, rough: float = 1.0, metal: float = 0.0, vary: float = 0.25, scale: float = 6.0):
     """Painter of one colour, clouded by ``vary``, with ``scale`` clouds a metre."""
