@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from nerfkit.scene.transforms import read_transforms
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -80,3 +82,11 @@ def test_a_camera_steps_away_from_a_wall(tools):
     assert place[0] < 1 - walk.GAP
     with pytest.raises(ValueError, match="no room"):
         walk.stand_clear(eye, target, lambda place, way: 0.1)
+
+
+def test_the_bundled_courtyard_says_which_views_are_held_out(tools):
+    listing = read_transforms(ROOT / "scenes" / "courtyard" / "transforms.json")
+    splits = [view.split for view in listing.views]
+    names = {shot.name: shot.test for shot in tools["walk"].shots(lambda place, way: np.inf)}
+    assert {view.path.stem: view.split == "test" for view in listing.views} == names
+    assert splits.count("train") >= 120 and not listing.warnings
