@@ -1,4 +1,4 @@
-"""Paints of the bundled scene: colour, roughness and metalness as functions of where a point lies.
+"""Paints of the bundled scenes: colour, roughness and metalness as functions of where a point lies.
 
 A painter takes ``points`` (height, width, 3), the surface's local points in scene units, and ``uv`` (height, width, 2),
 the place in the surface's own grid, and gives a ``Paint``. Wood, patina and earth are solid: they are cut, not wrapped.
@@ -14,11 +14,15 @@ import numpy as np
 
 @dataclass
 class Paint:
-    """``base`` (height, width, 3) linear reflectance; ``rough`` and ``metal`` in [0, 1], one or (height, width)."""
+    """``base`` (height, width, 3) linear reflectance; ``rough`` and ``metal`` in [0, 1], one or (height, width).
+
+    A ``rough`` of exactly 1 is quite matt. ``relief`` (height, width), in units, is a height that only light sees.
+    """
 
     base: np.ndarray
     rough: np.ndarray | float = 0.5
     metal: np.ndarray | float = 0.0
+    relief: np.ndarray | None = None
 
 
 def colour(code: str) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""Meshes of the bundled scene, made with numpy: every surface is a bent grid of points.
+"""Meshes of the bundled scenes, made with numpy: every surface is a bent grid of points.
 
 A grid is (rows, columns, 3). The texture coordinate of a vertex is its place in the grid, (column, row) from 0 to 1, so
 a painter that is given the grid, enlarged, paints exactly where the point lies (see ``scene_paints``). Lengths are in
-scene units: the whole still life is about 2.4 wide. z points up.
+scene units: the whole still life is about 2.4 wide, the courtyard is in metres. z points up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -23,18 +23,20 @@ class Surface:
     """A bent grid of points.
 
     ``points`` (rows, columns, 3) in local units, in which it is painted; ``wrap_rows`` and ``wrap_columns`` say that
-    the last row (column) repeats the first; ``pose`` (3, 4) takes local points to the scene.
+    the last row (column) repeats the first; ``pose`` (3, 4) takes local points to the scene; ``holes`` (rows - 1,
+    columns - 1) is true for cells that are cut out.
     """
 
     points: np.ndarray
     wrap_rows: bool = False
     wrap_columns: bool = False
     pose: np.ndarray | None = None
+    holes: np.ndarray | None = None
 
     def placed(self, pose: np.ndarray) -> Surface:
         """The same surface moved by ``pose`` (3, 4), after any move it already has."""
         moved = pose if self.pose is None else compose(pose, self.pose)
-        return Surface(self.points, self.wrap_rows, self.wrap_columns, moved)
+        return replace(self, pose=moved)
 
     def enlarged(self, height: int, width: int) -> np.ndarray:
         """Local points of a (height, width) texture, (height, width, 3), texel centres."""
@@ -188,6 +190,38 @@ def box(size_x: float, size_y: float, size_z: float, cells: int = 6) -> list[Sur
     return faces
 
 
+def panel(corner: Sequence[float], across: Sequence[float], up: Sequence[float], cells: tuple = (1, 1)) -> Surface:
+    """A flat piece from ``corner`` along ``across`` and ``up`` (3,), facing their cross product; cells (up, across)."""
+    v, u = np.meshgrid(np.linspace(0, 1, cells[0] + 1), np.linspace(0, 1, cells[1] + 1), indexing="ij")
+    return Surface(np.asarray(corner) + u[..., None] * np.asarray(across) + v[..., None] * np.asarray(up))
+
+
+def block(low: Sequence[float], high: Sequence[float]) -> list[Surface]:
+    """Six plain faces of a block between two opposite corners (3,)."""
+    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    return [face.placed(shift(*(low + high) / 2)) for face in box(*(high - low), cells=1)]
+
+
+def bar(start: Sequence[float], end: Sequence[float], radius: float) -> Surface:
+    """A straight thin bar of few faces: for railings and spokes, of which there are thousands."""
+    return tube(np.array([start, end], dtype=float), radius, 6)
+
+
+def hoop(radius: float, thick: float, columns: int = 48) -> Surface:
+    """A round wire bent to a circle about z; ``thick`` is the wire's own radius."""
+    angle = np.linspace(0, 2 * np.pi, 9)
+    return lathe(
+        np.stack([radius + thick * np.cos(angle), thick * np.sin(angle)], axis=1), columns, closed=True, step=1
+    )
+
+
+def hanging(start: Sequence[float], end: Sequence[float], sag: float, count: int = 24) -> np.ndarray:
+    """Points (count, 3) of a cord from ``start`` to ``end`` that sags in its middle."""
+    s = np.linspace(0, 1, count)[:, None]
+    path = (1 - s) * np.asarray(start, dtype=float) + s * np.asarray(end, dtype=float)
+    return path - np.array([0, 0, 4 * sag]) * s * (1 - s)
+
+
 def extruded(section: np.ndarray, length: float, thickness: float) -> list[Surface]:
     """Bend a sheet along ``section`` (n, 2) in xz and draw it out along y: the sheet's skin, then its two ends.
 
@@ -237,6 +271,13 @@ def normals(surface: Surface) -> np.ndarray:
     return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-20)
 
 
+def reverse(surface: Surface, gap: float = 5e-4) -> Surface:
+    """The back of a thin sheet: as ``surface``, facing the other way, ``gap`` units behind it."""
+    points = surface.points - gap * normals(surface)
+    holes = None if surface.holes is None else surface.holes[:, ::-1]
+    return replace(surface, points=points[:, ::-1], holes=holes)
+
+
 def write_ply(path: Path, surfaces: list[Surface]) -> None:
     """Write ``surfaces`` as one binary PLY: positions in the scene, normals, texture coordinates (u, v) in [0, 1]."""
     vertices, faces, start = [], [], 0
@@ -247,7 +288,8 @@ def write_ply(path: Path, surfaces: list[Surface]) -> None:
         v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
         direction = normals(surface) @ pose[:, :3].T
         vertices.append(np.concatenate([position, direction, u[..., None], v[..., None]], axis=-1).reshape(-1, 8))
-        corner = start + (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)[None]).reshape(-1)
+        kept = np.ones((rows - 1, columns - 1), dtype=bool) if surface.holes is None else ~surface.holes
+        corner = start + (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)[None])[kept]
         right, below, across = corner + 1, corner + columns, corner + columns + 1
         faces += [np.stack([corner, right, across], axis=1), np.stack([corner, across, below], axis=1)]
         start += rows * columns

@@ -5,39 +5,15 @@ Scene units, z up, the origin in the middle of it all; everything lies within 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import scene_paints as paints
 import scene_shapes as shapes
-from scene_shapes import Surface, compose, shift, turn
+from scene_parts import Part
+from scene_shapes import compose, shift, turn
 
 FLOOR = -0.62  # height of the plinth's top
 SPHERE = np.array([-0.18, 0.12, 0.35])  # centre of the armillary sphere
 POT = np.array([0.55, 0.40])  # where the plant stands
-
-
-@dataclass
-class Part:
-    """Surfaces that share one painter; ``texture`` is (height, width) in texels, one texture for each surface.
-
-    ``share`` paints only the first surface and lets the others wear its texture. ``coat`` in [0, 1] is lacquer on top.
-    ``glow`` > 0 makes a sheet as thin as paper that lets light through, up to 2 for all of it.
-    """
-
-    name: str
-    surfaces: list[Surface]
-    paint: Callable[[np.ndarray, np.ndarray], paints.Paint]
-    texture: tuple[int, int] = (16, 16)
-    coat: float = 0.0
-    share: bool = False
-    glow: float = 0.0
-
-    def placed(self, pose: np.ndarray) -> Part:
-        """The same part moved by ``pose`` (3, 4)."""
-        self.surfaces = [surface.placed(pose) for surface in self.surfaces]
-        return self
 
 
 def make_plinth() -> list[Part]:
