@@ -25,11 +25,11 @@ def commands(page: Path) -> list[str]:
 def shortened(verb: str, words: list[str]) -> list[str]:
     """The same with few steps, small pictures and coarse meshes."""
     training = verb == "train" or (verb == "view" and "my-scene" in words)
-    replaced = {"render": {"--size": "24"}, "export": {"--resolution": "24"}}.get(verb, {})
+    replaced = {"render": {"--size": "24"}, "export": {"--resolution": "48"}}.get(verb, {})
     if verb == "render" and "test" not in words:
         replaced["--frames"] = "2"
     if training and "--resume" not in words:
-        replaced["--steps"] = "250"
+        replaced["--steps"] = "400"
     for flag in (*replaced, "--time-budget"):
         if flag in words:
             words = words[: words.index(flag)] + words[words.index(flag) + 2 :]
