@@ -53,7 +53,7 @@ class Cells:
 
     @property
     def occupied(self) -> Bool[Tensor, "levels r r r"]:
-        """The bits, one by one."""
+        """Which cells are occupied, index [level, x, y, z]; level 0 is the innermost cube."""
         shifts = torch.arange(32, dtype=torch.int32, device=self.bits.device)
         each = (self.bits[:, None] >> shifts & 1).bool()
         return each.view(self.stepping.n_levels, *[self.stepping.resolution] * 3)
@@ -69,19 +69,6 @@ class Cells:
             inside.append(x[:, None, None] & y[:, None] & z)
         part = (self.occupied & torch.stack(inside)).view(n_levels, -1)
         return Cells.bake(part.float(), 0.5, self.stepping)
-
-    def hold(self, positions: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Whether samples, given by their middles (model coordinates) and lengths, lie in occupied cells."""
-        n_levels, res = self.stepping.n_levels, self.stepping.resolution
-        reach = (positions - 0.5).abs().amax(1)
-        level = torch.full_like(reach, n_levels - 1)
-        for k in range(1, n_levels):
-            side = 0.5 ** (k - 1)
-            level -= ((reach < 0.25 * side) & (0.5 * side >= lengths * res)).float()
-        side = 0.5 ** (n_levels - 1 - level)
-        cell = (((positions - 0.5) / side[:, None] + 0.5) * res).long().clamp(0, res - 1)
-        index = ((level.long() * res + cell[:, 0]) * res + cell[:, 1]) * res + cell[:, 2]
-        return (self.bits[index >> 5] >> (index & 31).int() & 1).bool()
 
 
 @lru_cache
