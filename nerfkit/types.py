@@ -29,7 +29,7 @@ of posed images, a ``split`` one of train/val/test, a ``run`` the folder of one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -114,6 +114,10 @@ class Sampler(Protocol):
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Intervals worth evaluating; ``jitter`` in [0, 1) shifts each ray's first step."""
+        ...
+
+    def cells(self) -> Any:
+        """The `kernels.cells.Cells` that `sample` steps through now, for a kernel that takes whole rays."""
         ...
 
     def observe(
