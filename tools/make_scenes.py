@@ -48,25 +48,31 @@ class Job:
 # ---- files
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
-    """Write RGBA ``image`` (h, w, 4) as small as PNG goes; the file appears whole or not at all."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))
+def encoded(path: Path, image: np.ndarray, settings: list[int]) -> bytes:
+    """``image`` (h, w, c), BGR or BGRA, in the format of the path's suffix."""
+    ok, data = cv2.imencode(path.suffix, image, settings)
     if not ok:
         raise RuntimeError(f"{path}: OpenCV could not encode the picture")
+    return data.tobytes()
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
     aside = path.with_suffix(".part")
-    aside.write_bytes(oxipng.optimize_from_memory(data.tobytes(), level=4))
+    aside.write_bytes(data)
     aside.replace(path)
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write RGBA ``image`` (h, w, 4) as small as PNG goes; the file appears whole or not at all."""
+    data = encoded(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), [])
+    write_aside(path, oxipng.optimize_from_memory(data, level=4))
 
 
 def save_jpeg(path: Path, image: np.ndarray) -> None:
     """Write the colours of RGBA ``image`` (h, w, 4); the file appears whole or not at all."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGBA2BGR), settings)
-    if not ok:
-        raise RuntimeError(f"{path}: OpenCV could not encode the picture")
-    aside = path.with_suffix(".part")
-    aside.write_bytes(data.tobytes())
-    aside.replace(path)
+    write_aside(path, encoded(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGR), settings))
 
 
 def write_splits(out: Path, split: str, count: int) -> list[np.ndarray]:
@@ -114,14 +120,17 @@ def prepare_courtyard(arguments: argparse.Namespace) -> tuple[Stage, list[Job]]:
 
     shots = walk.shots(distance)
     (arguments.out / "images").mkdir(exist_ok=True)
-    write_transforms(arguments.out, shots, (arguments.size, arguments.size * 9 // 16))
+    write_transforms(arguments.out, shots, arguments.size)
     jobs = [Job(arguments.out / f"images/{s.name}.jpg", s.pose, arguments.seed + k) for k, s in enumerate(shots)]
     return stage, jobs
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scene is made; ``size`` and ``samples`` unless told otherwise, ``shape`` is height over width."""
+    """How a scene is made; ``size`` (pixels across) and ``samples`` (paths a pixel) unless told otherwise.
+
+    ``shape`` is height over width.
+    """
 
     prepare: Callable[[argparse.Namespace], tuple[Stage, list[Job]]]
     camera: Camera
@@ -149,16 +158,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.scene]
-    arguments.size = arguments.size or recipe.size
+    width = arguments.size or recipe.size
+    arguments.size = (width, width * recipe.shape[0] // recipe.shape[1])
     samples = arguments.samples or recipe.samples
     drjit.set_thread_count(arguments.threads)
     os.environ["OIDN_NUM_THREADS"] = str(arguments.threads)  # read when the first picture is denoised
     arguments.out.mkdir(parents=True, exist_ok=True)
     stage, jobs = recipe.prepare(arguments)
-    size = (arguments.size, arguments.size * recipe.shape[0] // recipe.shape[1])
     for job in [job for job in jobs if not job.path.exists()][: arguments.views]:
         start = time.perf_counter()
-        recipe.save(job.path, render_view(stage, job.pose, size, samples, job.seed, recipe.camera))
+        recipe.save(job.path, render_view(stage, job.pose, arguments.size, samples, job.seed, recipe.camera))
         print(f"{job.path}  {job.path.stat().st_size / 1000:.0f} kB  {time.perf_counter() - start:.1f} s", flush=True)
 
 
