@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nerfkit.config import Config, flat, load_preset
+from nerfkit.config import Config, check, flat, load_preset
 
 Arguments = TypeVar("Arguments")
 
@@ -196,7 +196,7 @@ def parse(kind: type[Arguments], verb: str, words: list[str]) -> Arguments:
 def parse_train(words: list[str]) -> tuple[Train, Config]:
     """The arguments of ``train`` and all settings: the defaults, under the file of --config, under the flags.
 
-    Raises ConfigError for a file that cannot be used and UsageError for numbers that make no sense.
+    Raises ConfigError for a file or a setting that cannot be used and UsageError for flags that make no sense.
     """
     file = _value_of("--config", words)
     preset = Config() if file is None else load_preset(Path(file))
@@ -205,7 +205,7 @@ def parse_train(words: list[str]) -> tuple[Train, Config]:
     described = {"__doc__": Train.__doc__}
     kind = dataclasses.make_dataclass("Train", [settings], bases=(Train,), namespace=described, frozen=True)
     arguments = parse(kind, "train", words)
-    return arguments, _with_shorthands(arguments)
+    return arguments, check(_with_shorthands(arguments))
 
 
 def seconds(text: str) -> float:

@@ -138,6 +138,26 @@ class Config:
     """Where to compute; auto takes CUDA where it works."""
 
 
+_POSITIVE = """
+    field.n_levels field.n_features field.log2_table_size field.base_resolution field.finest_resolution field.width
+    field.geo_features field.sh_degree sampler.n_steps sampler.update_every sampler.observe_every sampler.n_probes
+    train.time_budget train.samples_per_step train.final_lr train.report_every train.checkpoint_every
+""".split()
+
+
+def check(config: Config) -> Config:
+    """The config, if its numbers can be trained with. Raises ConfigError, naming the first key whose number cannot."""
+    values = flat(dataclasses.asdict(config))
+    for key in _POSITIVE:
+        if not values[key] > 0:
+            raise ConfigError(f"{key}: expected more than 0, found {values[key]!r}")
+    if not 0.0 < config.train.early_stop < 1.0:
+        raise ConfigError(f"train.early_stop: expected a share between 0 and 1, found {config.train.early_stop!r}")
+    if config.sampler.resolution < 32 or config.sampler.resolution % 32:
+        raise ConfigError(f"sampler.resolution: expected a multiple of 32, found {config.sampler.resolution!r}")
+    return config
+
+
 def _convert(value: Any, hint: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -191,7 +211,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 def load_preset(path: Path) -> Config:
     """Read a TOML preset over the defaults. Raises ConfigError, naming the file."""
     try:
-        return from_dict(Config, tomllib.loads(path.read_text()))
+        return check(from_dict(Config, tomllib.loads(path.read_text())))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file") from None
     except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

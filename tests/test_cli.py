@@ -110,6 +110,22 @@ def test_a_flag_that_is_none_is_told_with_its_neighbour(run: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["--train.early_stop", "2"], "train.early_stop: expected a share between 0 and 1, found 2.0"),
+        (["--train.early_stop", "0"], "train.early_stop: expected a share between 0 and 1, found 0.0"),
+        (["--train.samples_per_step", "0"], "train.samples_per_step: expected more than 0, found 0"),
+        (["--sampler.resolution", "100"], "sampler.resolution: expected a multiple of 32, found 100"),
+        (["--field.width", "nan"], "--field.width"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_told(run: Run, tmp_path: Path, words: list[str], text: str) -> None:
+    code, _, err = run("train", tmp_path, "--out", tmp_path / "run", *words)
+    assert code != 0 and text in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
         (["--steps", "5", "--time-budget", "5s"], "--steps and --time-budget"),
         (["--steps", "0"], "--steps 0: expected at least 1"),
         (["--time-budget", "soon"], "--time-budget soon: expected a time such as 60s"),
