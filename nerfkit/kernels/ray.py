@@ -46,12 +46,12 @@ for (int r = 0; r < n_rays; ++r) {
   t += jitter[r] * lanes::clamp(t * cone_angle, min_step, max_step);
   float harmonics[16], trans = 1.0f, color[3] = {0.0f, 0.0f, 0.0f}, sum = 0.0f;
   HARMONICS
-  int total = 0;
+  int total = 0, next = FIRST;
   bool open = true;
   while (open && total < max_samples && at + B <= (size_t)capacity) {
-    float t_starts[B];
+    alignas(64) float t_starts[B], step[B];
     int cells[B], n = 0;
-    MARCH
+    STEPS
     if (n == 0) break;
     word* R = rows + at * STRIDE;
     float* X = positions + at * 3;
@@ -147,21 +147,28 @@ MARCH = """
       }
       for (int i = 0; i < G; ++i) {
         t_starts[n] = ts[i];
+        step[n] = dt[i];
         cells[n] = index[i];
         n += (bits[index[i] >> 5] >> (index[i] & 31)) & (ts[i] < t_max);
       }
     }
 """
 
+# Goes on along a ray whose samples were found beforehand.
+LISTED = """
+    for (const int end = listed[2 * r] + listed[2 * r + 1]; n < B && next < end; ++n, ++next) {
+      t_starts[n] = listed_starts[next];
+      step[n] = listed_ends[next] - t_starts[n];
+    }
+"""
+
 # Takes the n samples through the field, and those that the ray reaches into its colour.
 STEP = """
-    alignas(64) float raw[B * WIDEST_OUT], sigma[B], through[B], middle[B], step[B], shade[3][B];
+    alignas(64) float raw[B * WIDEST_OUT], sigma[B], through[B], middle[B], shade[3][B];
     floats x[3];
     {
-      for (int i = n; i < B; ++i) t_starts[i] = t_starts[n - 1];
-      const floats t0 = *(const floats*)t_starts, dt = lanes::clamp(t0 * cone_angle, min_step, max_step);
-      *(floats*)step = dt;
-      *(floats*)middle = t0 + 0.5f * dt;
+      for (int i = n; i < B; ++i) { t_starts[i] = t_starts[n - 1]; step[i] = step[n - 1]; }
+      *(floats*)middle = *(const floats*)t_starts + 0.5f * *(const floats*)step;
       for (int c = 0; c < 3; ++c) x[c] = lanes::clamp(o[c] + *(floats*)middle * d[c], 0.0f, 1.0f);
       for (int i = 0; i < n; ++i) for (int c = 0; c < 3; ++c) X[3 * i + c] = x[c][i];
     }

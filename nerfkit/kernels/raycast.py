@@ -22,9 +22,12 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
-from nerfkit.kernels.ray import BACKWARD, HARMONICS, MARCH, RAYS, STEP, VECTORS
-from nerfkit.types import Rays
+from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.ray import BACKWARD, HARMONICS, LISTED, MARCH, RAYS, STEP, VECTORS
+from nerfkit.types import Rays, Samples
 
+Where = Cells | Samples
+"""Where rays step: through cells, or at samples that were found for them beforehand."""
 _N_VALUES = 8
 _MAX_LOG_DENSITY = 15.0
 
@@ -80,7 +83,6 @@ def _text(networks: Networks, stored: str, word: str, body: str) -> str:
             backward += f"for (int q = 0; q < n; ++q) {add};\n"
     constants = {
         "HARMONICS\n": HARMONICS,
-        "MARCH\n": MARCH,
         "STEP\n": STEP,
         "DENSITY_LAYERS": forward(range(n_density), "n"),
         "COLOR_LAYERS": forward(range(n_density, len(layers)), "reached"),
@@ -116,8 +118,9 @@ _STORED = {torch.float16: "_Float16", torch.float32: "float"}
 
 
 @lru_cache
-def _forward(networks: Networks, stored: torch.dtype, word: str) -> Native:
+def _forward(networks: Networks, stored: torch.dtype, word: str, listed: bool) -> Native:
     tensors = {"rays_o": "float", "rays_d": "float", "jitter": "float", "background": "float"}
+    tensors |= {"listed": "const int", "listed_starts": "const float", "listed_ends": "const float"}
     tensors |= {
         "bits": "int",
         "clear": "const unsigned char",
@@ -133,7 +136,8 @@ def _forward(networks: Networks, stored: torch.dtype, word: str) -> Native:
     numbers |= {"learning": "bool", "delta": "float", "factor": "float"}
     numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
     numbers |= {"near_plane": "float", "far_plane": "float", "max_samples": "int"}
-    head, _, body = _text(networks, _STORED[stored], word, "//BODY" + RAYS).partition("//BODY")
+    rays = RAYS.replace("STEPS\n", LISTED if listed else MARCH).replace("FIRST", "listed[2 * r]" if listed else "0")
+    head, _, body = _text(networks, _STORED[stored], word, "//BODY" + rays).partition("//BODY")
     return Native(head, body, tensors, numbers)
 
 
@@ -242,8 +246,13 @@ class _Pass:
     room: _Room
 
 
+_NOTHING = torch.empty(0)
+_AS_LISTED = Cells(_NOTHING.int(), _NOTHING.int(), _NOTHING.byte(), Stepping(1, 32, 0.0, 0.0, 0.0), _NOTHING)
+"""In place of cells where the samples are listed; only the most samples of a ray are looked at."""
+
+
 def _forth(
-    target: Target, cells: Cells, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, learning: bool
+    target: Target, where: Where, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, learning: bool
 ) -> _Pass:
     """The forward pass: pictures of rays, and where ``learning`` also their loss and its gradient."""
     _, stride, n_packed = target.networks.layers
@@ -253,14 +262,17 @@ def _forth(
     numbers = torch.empty(n, 3), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
     g_rgb, totals = torch.empty(n if learning else 0, 3), torch.empty(3, dtype=torch.float64)
     done = _Pass(*numbers, g_rgb, totals, torch.empty(2 * n_packed, dtype=dtype), room)
-    tensors = [rays.rays_o, rays.rays_d, jitter, background, cells.bits, cells.clear, *target.grid.levels]
+    listed = isinstance(where, Samples)
+    cells = _AS_LISTED if listed else where
+    steps = [where.packed_info, where.t_starts, where.t_ends] if listed else [_NOTHING] * 3
+    tensors = [rays.rays_o, rays.rays_d, jitter, background, *steps, cells.bits, cells.clear, *target.grid.levels]
     tensors += [target.rounded, target.weights, done.packed, room.rows, room.positions, room.values, cells.window]
     tensors += [done.packed_info, done.rgb, done.opacity, done.t_sum, lesson.truth, g_rgb, totals]
     s = cells.stepping
     values = [n, lesson.capacity if keep else BLOCK, keep, len(cells.window), lesson.early_stop, learning]
     values += [lesson.delta, lesson.factor, s.n_levels, s.resolution]
     values += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
-    _forward(target.networks, target.rounded.dtype, target.word)(tensors, values)
+    _forward(target.networks, target.rounded.dtype, target.word, listed)(tensors, values)
     return done
 
 
@@ -283,8 +295,8 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradi
 class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, table: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        target, cells, rays, jitter, background, lesson = call
-        done = _forth(target, cells, rays, jitter, background, lesson, learning=False)
+        target, where, rays, jitter, background, lesson = call
+        done = _forth(target, where, rays, jitter, background, lesson, learning=False)
         if lesson.capacity > 0:
             ctx.call = target, background, lesson
             ctx.done = done
@@ -303,7 +315,7 @@ class _Cast(torch.autograd.Function):
 
 def cast(
     target: Target,
-    cells: Cells,
+    where: Where,
     rays: Rays,
     jitter: Float[Tensor, " n_rays"],
     background: Float[Tensor, "n_rays 3"],
@@ -317,12 +329,12 @@ def cast(
     is kept, and rays end where it is used up. ``jitter`` is `march`'s, ``reach`` is `composite`'s.
     """
     lesson = Lesson(background.new_empty(0, 3), 0.0, 0.0, early_stop, reach, capacity)
-    return _Cast.apply(target.weights, target.table, (target, cells, rays, jitter, background.contiguous(), lesson))
+    return _Cast.apply(target.weights, target.table, (target, where, rays, jitter, background.contiguous(), lesson))
 
 
 def learn(
     target: Target,
-    cells: Cells,
+    where: Where,
     rays: Rays,
     jitter: Float[Tensor, " n_rays"],
     background: Float[Tensor, "n_rays 3"],
@@ -333,7 +345,7 @@ def learn(
     Each operation on tensors finds its own code gone from the cache after such a call, and takes ten times as long as
     usual; a loss and its graph would cost a fifth of a step.
     """
-    done = _forth(target, cells, rays, jitter, background, lesson, learning=True)
+    done = _forth(target, where, rays, jitter, background, lesson, learning=True)
     nothing = torch.zeros(len(rays))
     g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
     n_samples, loss, squared_error = done.totals.tolist()

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerfkit.kernels.cells import Cells
-from nerfkit.kernels.raycast import Learned, Lesson, Target
+from nerfkit.kernels.raycast import Learned, Lesson, Target, Where
 from nerfkit.kernels.reference import (
     composite,
     encode,
@@ -23,7 +22,7 @@ from nerfkit.types import Rays, Samples
 
 
 def _cast(
-    target: Target, cells: Cells, rays: Rays, jitter: Tensor, background: Tensor, early_stop: float, reach: float
+    target: Target, where: Where, rays: Rays, jitter: Tensor, background: Tensor, early_stop: float, reach: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Samples]:
     """Colour, opacity, sum of weights * t, the weights, and the samples that rays reached."""
     density, color = target.networks.density, target.networks.color
@@ -37,7 +36,8 @@ def _cast(
         return x @ weights[-1].T
 
     n = len(density) - 1
-    samples = march(rays, jitter, cells.bits, cells.blocks, cells.stepping)
+    listed = isinstance(where, Samples)
+    samples = where if listed else march(rays, jitter, where.bits, where.blocks, where.stepping)
     g = network(encode(sample_positions(rays, samples), target.table, target.grid.layout), matrices[:n])
     sigmas = torch.exp(g[:, 0].clamp(max=15.0))
     kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
@@ -48,7 +48,7 @@ def _cast(
 
 def cast(
     target: Target,
-    cells: Cells,
+    where: Where,
     rays: Rays,
     jitter: Float[Tensor, " n_rays"],
     background: Float[Tensor, "n_rays 3"],
@@ -56,7 +56,7 @@ def cast(
     reach: float = 0.0,
 ) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
     """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
-    *pixels, _, kept = _cast(target, cells, rays, jitter, background, early_stop, reach)
+    *pixels, _, kept = _cast(target, where, rays, jitter, background, early_stop, reach)
     return *pixels, kept.packed_info
 
 
@@ -77,14 +77,14 @@ def distortion(weights: Float[Tensor, " n"], samples: Samples, halfway: float) -
 
 def learn(
     target: Target,
-    cells: Cells,
+    where: Where,
     rays: Rays,
     jitter: Float[Tensor, " n_rays"],
     background: Float[Tensor, "n_rays 3"],
     lesson: Lesson,
 ) -> Learned:
     """Twin of `raycast.learn`: `cast`, the losses written out, and a backward pass through all."""
-    rgb, opacity, _, weights, kept = _cast(target, cells, rays, jitter, background, lesson.early_stop, lesson.reach)
+    rgb, opacity, _, weights, kept = _cast(target, where, rays, jitter, background, lesson.early_stop, lesson.reach)
     e = (rgb - lesson.truth).abs()
     loss = lesson.factor * torch.where(e < lesson.delta, e * e / 2, lesson.delta * (e - lesson.delta / 2)).sum()
     spread = lesson.distortion * distortion(weights, kept, lesson.halfway)

@@ -19,7 +19,7 @@ from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
 from nerfkit.kernels.raycast import Lesson, Networks, Target, cast, learn
-from nerfkit.types import Rays
+from nerfkit.types import Rays, Samples
 
 CPU = torch.device("cpu")
 N_RAYS, RESOLUTION = 40, 32
@@ -91,6 +91,34 @@ def test_values_and_gradients_are_those_of_the_twins_in_a_row(shape: str, steps:
     *expected, wanted_info = reference_rays.cast(target, cells, rays(), *columns(), NEVER, reach)
     *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER, reach, 20000)
     assert torch.equal(packed_info, wanted_info)
+    for actual, wanted in zip(pixels, expected, strict=True):
+        assert relative_error(actual, wanted) < 3e-5
+    for actual, wanted in zip(gradients(target, tuple(pixels)), gradients(target, tuple(expected)), strict=True):
+        assert relative_error(actual, wanted) < 1e-3
+
+
+def listed() -> Samples:
+    """Samples of unequal lengths with gaps between them; some rays have none, one has many."""
+    generator = torch.Generator().manual_seed(6)
+    counts = torch.randint(0, 40, (N_RAYS,), generator=generator)
+    counts[3], counts[7] = 0, 150
+    n, owner = int(counts.sum()), torch.repeat_interleave(torch.arange(N_RAYS), counts)
+    ends = torch.rand(n, generator=generator).mul(0.08 - 0.04 * (owner == 7)).cumsum(0)
+    first = counts.cumsum(0) - counts
+    ends = ends - ends[first.clamp(max=n - 1)][owner]
+    starts = ends - 0.02 * torch.rand(n, generator=generator)
+    packed_info = torch.stack([first, counts], 1).int()
+    return Samples(packed_info, owner.int(), 0.5 + starts, 0.5 + ends, n)
+
+
+@pytest.mark.parametrize("early_stop", [NEVER, 0.8])
+def test_samples_may_be_listed_instead_of_found_in_cells(early_stop: float) -> None:
+    target, samples = target_of(NETWORKS["default"]), listed()
+    *expected, wanted_info = reference_rays.cast(target, samples, rays(), *columns(), early_stop)
+    *pixels, packed_info = cast(target, samples, rays(), *columns(), early_stop, 0.0, 20000)
+    assert torch.equal(packed_info, wanted_info)
+    reached = int(packed_info[:, 1].sum())
+    assert reached == samples.n_owned if early_stop == NEVER else 0 < reached < 0.9 * samples.n_owned
     for actual, wanted in zip(pixels, expected, strict=True):
         assert relative_error(actual, wanted) < 3e-5
     for actual, wanted in zip(gradients(target, tuple(pixels)), gradients(target, tuple(expected)), strict=True):
