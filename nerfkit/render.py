@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerfkit.cameras import Cameras
@@ -65,14 +65,31 @@ def render_rays(
     whole = isinstance(field, HashField) and rays.rays_o.device.type == "cpu"
     if whole and not background.requires_grad and (capacity > 0 or not torch.is_grad_enabled()):
         room = capacity if torch.is_grad_enabled() else 0
-        target, cells = field.target(), sampler.cells()
-        rgb, opacity, t_sum, packed_info = cast(target, cells, rays, jitter, background, EARLY_STOP, reach, room)
+        target, where = field.target(), sampler.steps(rays, jitter)
+        rgb, opacity, t_sum, packed_info = cast(target, where, rays, jitter, background, EARLY_STOP, reach, room)
         n_samples = int(packed_info[:, 1].sum())
     else:
-        rgb, opacity, t_sum, _, samples = render_in_stages(field, sampler, rays, background, jitter, reach)
-        n_samples = samples.n_owned
+        staged = render_in_stages(field, sampler, rays, background, jitter, reach)
+        rgb, opacity, t_sum, n_samples = staged.rgb, staged.opacity, staged.t_sum, staged.reached.n_owned
     distance = t_sum / opacity.clamp(min=1e-6)
     return Rendered(rgb, opacity, distance, distance * rays.cos, n_samples)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What `render_in_stages` found on its way."""
+
+    rgb: Float[Tensor, "n_rays 3"]
+    opacity: Float[Tensor, " n_rays"]
+    t_sum: Float[Tensor, " n_rays"]
+    """Sum of weights * t."""
+    weights: Float[Tensor, " n_reached"]
+    reached: Samples
+    """Those of the samples that rays reached."""
+    samples: Samples
+    sigmas: Float[Tensor, " n_samples"]
+    rows: Int[Tensor, " n_reached"]
+    """Where the reached samples are among all."""
 
 
 def render_in_stages(
@@ -83,22 +100,15 @@ def render_in_stages(
     jitter: Float[Tensor, " n_rays"],
     reach: float = 0.0,
     early_stop: float = EARLY_STOP,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n"], Samples]:
-    """`render_rays`, one stage after the other over all samples, for who wants to see these.
-
-    Returns colour, opacity, sum of weights * t, the weights, and the samples that rays reached.
-    """
+) -> Staged:
+    """`render_rays`, one stage after the other over all samples, for who wants to see these."""
     samples = sampler.sample(rays, jitter)
-    positions = sample_positions(rays, samples)
-    sigmas, features = field.density(positions)
-    kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
-    if torch.is_grad_enabled():
-        sampler.observe(positions, samples, sigmas, rows[: kept.n_owned])
-    sigmas = take_rows(sigmas[:, None], rows, kept.n_owned)[:, 0]
-    features = take_rows(features, rows, kept.n_owned)
-    rgbs = field.color(features, rays.rays_d, kept.ray_indices)
-    rgb, opacity, t_sum, weights = composite(sigmas, rgbs, kept, background, reach)
-    return rgb, opacity, t_sum, weights, kept
+    sigmas, features = field.density(sample_positions(rays, samples))
+    reached, rows = keep_visible(samples, sigmas.detach(), early_stop)
+    seen = take_rows(sigmas[:, None], rows, reached.n_owned)[:, 0]
+    rgbs = field.color(take_rows(features, rows, reached.n_owned), rays.rays_d, reached.ray_indices)
+    rgb, opacity, t_sum, weights = composite(seen, rgbs, reached, background, reach)
+    return Staged(rgb, opacity, t_sum, weights, reached, samples, sigmas, rows)
 
 
 def render_image(model: Model, cameras: Cameras, index: int, background: str = "white") -> Rendered:

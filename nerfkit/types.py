@@ -80,6 +80,20 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Met:
+    """What the rays of a training step met."""
+
+    rays: Rays
+    """In model coordinates."""
+    samples: Samples
+    """Those that were offered to the rays; at least all that they reached, which of each ray are the first ones."""
+    sigmas: Float[Tensor, " n_samples"]
+    """Densities; 0 at samples that their rays did not reach."""
+    gradients: Float[Tensor, " n_samples"]
+    """Of the loss, by the logarithms of the densities."""
+
+
+@dataclass(frozen=True)
 class Rendered:
     """What rays (or a whole image: leading dimensions h, w) look like."""
 
@@ -116,16 +130,41 @@ class Sampler(Protocol):
         """Intervals worth evaluating; ``jitter`` in [0, 1) shifts each ray's first step."""
         ...
 
-    def cells(self) -> Any:
-        """The `kernels.cells.Cells` that `sample` steps through now, for a kernel that takes whole rays."""
+    def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Any:
+        """Where a kernel of whole rays steps: `sample`'s intervals, or the `kernels.cells.Cells` that hold them."""
         ...
 
-    def observe(
-        self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
-    ) -> None:
-        """Hear of densities that a training step evaluated, and of the rows that its rays reached."""
+    def cells(self) -> Any:
+        """The `kernels.cells.Cells` outside of which nothing is looked for now."""
+        ...
+
+
+@runtime_checkable
+class LearningSampler(Sampler, Protocol):
+    """A sampler while a field is trained. ``occupancy`` is the share of its cells that are occupied, in [0, 1]."""
+
+    occupancy: float
+
+    def watches(self) -> bool:
+        """Whether it wants to `observe` what the rays of the coming training step meet."""
+        ...
+
+    def observe(self, met: Met) -> None:
+        """Keep what a training step's rays met until the next `update`."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what was observed since the last `update`."""
         ...
 
     def update(self, step: int, field: Field) -> None:
-        """Learn from the field, after optimiser step ``step``."""
+        """After training step ``step``: learn from what was observed, and from the field as it is now."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
         ...

@@ -131,16 +131,6 @@ def test_the_chain_is_that_of_the_twins(device: torch.device) -> None:
     assert float(opacity.detach().max()) > 0.5
 
 
-def test_only_training_is_observed(device: torch.device) -> None:
-    grid, rays = OccupancyGrid(SMALL.sampler, 1, device), rays_through(5, device)
-    inputs = (rays, torch.zeros(5, 3, device=device), torch.zeros(5, device=device))
-    with torch.no_grad():
-        render_rays(Fog(1.0), grid, *inputs)
-    assert not grid._seen
-    render_rays(Fog(1.0), grid, *inputs)
-    assert len(grid._seen) == 1
-
-
 def test_names_of_backgrounds() -> None:
     assert background_color("white").tolist() == [1.0, 1.0, 1.0] == background_color("random").tolist()
     assert background_color("black").tolist() == [0.0, 0.0, 0.0]

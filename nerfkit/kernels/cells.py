@@ -13,7 +13,7 @@ from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import Stepping, march
 from nerfkit.kernels.occupancy import pack_bits
 from nerfkit.kernels.ray import CLEARANCE
-from nerfkit.types import Field, Rays, Samples
+from nerfkit.types import Rays, Samples
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,12 @@ class Cells:
         return march(rays, jitter, self.bits, self.blocks, self.stepping)
 
     def cells(self) -> Cells:
-        """These: they are a sampler that has nothing left to learn."""
+        """These: they are a sampler that has nothing to learn."""
         return self
 
-    def observe(
-        self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
-    ) -> None:
-        """Nothing is taken in."""
-
-    def update(self, step: int, field: Field) -> None:
-        """Nothing changes."""
+    def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Cells:
+        """These."""
+        return self
 
     @property
     def occupied(self) -> Bool[Tensor, "levels r r r"]:

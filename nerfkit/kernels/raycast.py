@@ -24,7 +24,7 @@ from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.ray import BACKWARD, HARMONICS, LISTED, MARCH, RAYS, STEP, VECTORS
-from nerfkit.types import Rays, Samples
+from nerfkit.types import Met, Rays, Samples
 
 Where = Cells | Samples
 """Where rays step: through cells, or at samples that were found for them beforehand."""
@@ -228,6 +228,8 @@ class Learned:
     """Of the colours."""
     squared_error: float
     """Summed over all numbers, as the loss is."""
+    met: Met | None = None
+    """What the rays met, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -276,8 +278,13 @@ def _forth(
     return done
 
 
-def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradients: Sequence[Tensor]) -> Tensor:
-    """Gradient of the weights from those of colour, opacity and t_sum; that of the table goes to the grid."""
+def _back(
+    target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradients: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the weights and of the samples' log densities; that of the table goes to the grid.
+
+    ``gradients`` are those of colour, opacity and t_sum. The room is not needed any more.
+    """
     networks, room = target.networks, done.room
     n = int(done.packed_info[-1].sum()) if len(done.packed_info) else 0
     g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
@@ -286,10 +293,8 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradi
     tensors += [g_log_sigmas, torch.zeros(networks.layers[2]), g_encoded, g_weights]
     numbers = [len(done.packed_info), n, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway]
     _backward(networks, target.word)(tensors, numbers)
-    positions = room.positions[:n].clone()
-    _give_back(room)
-    target.grid.backward(positions, g_encoded[:, : networks.density[0]], target.table)
-    return g_weights
+    target.grid.backward(room.positions[:n].clone(), g_encoded[:, : networks.density[0]], target.table)
+    return g_weights, g_log_sigmas
 
 
 class _Cast(torch.autograd.Function):
@@ -308,7 +313,8 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_weights = _back(*ctx.call, ctx.done, [g.contiguous() for g in gradients[:3]])
+        g_weights, _ = _back(*ctx.call, ctx.done, [g.contiguous() for g in gradients[:3]])
+        _give_back(ctx.done.room)
         del ctx.done  # a second backward pass has nothing left to go through
         return g_weights, None, None
 
@@ -339,14 +345,32 @@ def learn(
     jitter: Float[Tensor, " n_rays"],
     background: Float[Tensor, "n_rays 3"],
     lesson: Lesson,
+    meeting: bool = False,
 ) -> Learned:
     """`cast`, a loss and its backward pass at once: a training step's share, in two calls of compiled code.
 
     Each operation on tensors finds its own code gone from the cache after such a call, and takes ten times as long as
-    usual; a loss and its graph would cost a fifth of a step.
+    usual; a loss and its graph would cost a fifth of a step. With ``meeting`` it also tells what the rays met.
     """
     done = _forth(target, where, rays, jitter, background, lesson, learning=True)
     nothing = torch.zeros(len(rays))
-    g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
+    g_weights, g_log_sigmas = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
+    met = _met(where, rays, done, g_log_sigmas) if meeting else None
+    _give_back(done.room)
     n_samples, loss, squared_error = done.totals.tolist()
-    return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error)
+    return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error, met)
+
+
+def _met(where: Where, rays: Rays, done: _Pass, g_log_sigmas: Tensor) -> Met:
+    """What the rays met: of listed samples all, of those in cells the ones that were reached."""
+    counts, n = done.packed_info[:, 1].long(), len(g_log_sigmas)
+    values, owners = done.room.values[:n], torch.repeat_interleave(counts)
+    if isinstance(where, Samples):
+        samples = where
+        rows = (where.packed_info[:, 0] - done.packed_info[:, 0])[owners] + torch.arange(n)
+    else:
+        start, length = values[:, 0] - 0.5 * values[:, 1], values[:, 1]
+        samples, rows = Samples(done.packed_info, owners.int(), start, start + length, n), torch.arange(n)
+    sigmas, gradients = torch.zeros(2, len(samples))
+    sigmas[rows], gradients[rows] = values[:, 2], g_log_sigmas
+    return Met(rays, samples, sigmas, gradients)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.cells import Cells
-from nerfkit.kernels.launch import current_task, parallel
-from nerfkit.kernels.march import Stepping
+from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.march import Stepping, sample_positions
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
-from nerfkit.types import Field, Rays, Samples
+from nerfkit.types import Field, Met, Rays, Samples
 
 _NEVER = -1.0
 """Value of a cell outside the region that may be occupied."""
@@ -30,7 +30,7 @@ _CHUNK = 8192
 
 
 class OccupancyGrid:
-    """A `Sampler`: a bit for each cell of each level, from a decaying maximum of the densities seen there.
+    """A `LearningSampler`: a bit for each cell of each level, from a decaying maximum of the densities seen there.
 
     ``allowed`` (levels, r, r, r) marks the cells that may ever be occupied; ``near_plane`` and ``far_plane`` are in
     model units. State to save: ``values``.
@@ -57,7 +57,7 @@ class OccupancyGrid:
         self._window = torch.full_like(self.values, -1.0)
         self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
-        self._seen: dict[int, tuple[Tensor, Samples, Tensor, Tensor]] = {}
+        self._seen: list[Met] = []
         self.threshold = 0.0
         self._step = 0
         self._bake()
@@ -79,28 +79,33 @@ class OccupancyGrid:
             stepping = replace(stepping, min_step=longer * stepping.min_step, max_step=longer * stepping.max_step)
         return replace(self._baked, stepping=stepping, window=self._window.view(-1))
 
-    def observe(
-        self, positions: Float[Tensor, "n 3"], samples: Samples, sigmas: Float[Tensor, " n"], rows: Int[Tensor, " k"]
-    ) -> None:
-        """Keep what a training step met until the next `update`: densities, and the rows that its rays did reach.
+    def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Cells:
+        """The cells as they are now: a kernel of whole rays marches itself."""
+        return self.cells()
+
+    def watches(self) -> bool:
+        """Whether the coming training step should be observed: on a CPU its kernel notes what it meets by itself."""
+        return self.values.device.type != "cpu" and (self._step + 1) % self.config.observe_every == 0
+
+    def observe(self, met: Met) -> None:
+        """Keep the densities that a training step met until the next `update`.
 
         A sample behind an opaque surface counts as empty, so that the inside of things costs nothing.
         """
-        self._seen[current_task()] = (positions, samples, sigmas.detach(), rows)
+        self._seen.append(met)
 
     def forget(self) -> None:
         """Drop what was observed since the last `update`."""
-        self._seen = {}
+        self._seen = []
         self._window.fill_(-1.0)
 
     def update(self, step: int, field: Field) -> None:
         """Take in what the last step saw; every ``update_every`` steps, probe, decay and refresh the bits."""
         self._step = step
-        seen, self._seen = self._seen, {}
-        for task in sorted(seen) if step % self.config.observe_every == 0 else ():
-            positions, samples, sigmas, rows = seen[task]
-            reached = torch.zeros_like(sigmas).index_copy_(0, rows.long(), sigmas[rows.long()])
-            observe(positions, samples, reached, self.config.resolution, self._window)
+        seen, self._seen = self._seen, []
+        for met in seen:
+            positions = sample_positions(met.rays, met.samples)
+            observe(positions, met.samples, met.sigmas, self.config.resolution, self._window)
         if step % self.config.update_every == 0:
             self._probe(field, self._cells_to_probe())
             mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)

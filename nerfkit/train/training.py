@@ -13,7 +13,7 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import Model, render_in_stages, restore_model
+from nerfkit.render import Model, Staged, render_in_stages, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.exposure import Exposure
@@ -21,7 +21,7 @@ from nerfkit.train.losses import LOSSES, Huber, distortion
 from nerfkit.train.optim import Optimizer
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.refine import Poses
-from nerfkit.types import Rays
+from nerfkit.types import Met, Rays
 
 _TASK_SAMPLES = 8192
 """Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
@@ -93,6 +93,9 @@ class Training:
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         learned = _learn(model, rays, jitter, background, lesson)
         model.field.grid.collect(model.field.table)
+        for one in learned:
+            if one.met is not None:
+                model.sampler.observe(one.met)
         rgb = torch.cat([one.rgb for one in learned])
         if exposure is not None:
             exposure.observe(view, photograph, rgb)
@@ -164,30 +167,36 @@ def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson:
     """Rays and what they should have shown, in tasks whose number and order no machine changes."""
     if model.device.type != "cpu":
         return [_learn_in_stages(model, rays, jitter, background, lesson)]
-    target, cells = model.field.target(), model.sampler.cells()
+    target, watched = model.field.target(), model.sampler.watches()
     n_tasks = max(1, round(model.config.train.samples_per_step / _TASK_SAMPLES))
     bounds = [len(rays) * i // n_tasks for i in range(n_tasks + 1)]
 
     def task(i: int) -> Learned:
         part = slice(bounds[i], bounds[i + 1])
         share = replace(lesson, truth=lesson.truth[part])
-        return learn(target, cells, rays[part], jitter[part], background[part], share)
+        where = model.sampler.steps(rays[part], jitter[part])
+        return learn(target, where, rays[part], jitter[part], background[part], share, watched)
 
     return parallel(task, range(n_tasks), model.device)
 
 
 def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
     """What `learn` does, one stage after the other, over all rays."""
-    rgb, opacity, _, weights, samples = render_in_stages(
-        model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop
-    )
-    loss = Huber(lesson.delta, lesson.factor)(rgb, lesson.truth)
-    spread = lesson.distortion * distortion(weights, samples, lesson.halfway) if lesson.distortion else 0.0
+    staged = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
+    loss = Huber(lesson.delta, lesson.factor)(staged.rgb, lesson.truth)
+    if lesson.distortion:
+        loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
     # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
-    parameters = [*model.field.network_parameters(), model.field.table]
-    *gradients, _ = torch.autograd.grad(loss + spread, parameters, allow_unused=True)
+    parameters = [*model.field.network_parameters(), staged.sigmas, model.field.table]
+    *gradients, by_sigma, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    rgb = rgb.detach()
-    return Learned(
-        flat, rgb, opacity.detach(), samples.n_owned, loss.item(), mse_loss(rgb, lesson.truth, reduction="sum").item()
-    )
+    met = _met(rays, staged, by_sigma) if model.sampler.watches() else None
+    rgb = staged.rgb.detach()
+    error = mse_loss(rgb, lesson.truth, reduction="sum").item()
+    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, loss.item(), error, met)
+
+
+def _met(rays: Rays, staged: Staged, by_sigma: Tensor) -> Met:
+    """What rays met; ``by_sigma`` is the loss's gradient by densities."""
+    rows, sigmas = staged.rows[: staged.reached.n_owned].long(), staged.sigmas.detach()
+    return Met(rays, staged.samples, torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows]), by_sigma * sigmas)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.occupancy import UNKNOWN
 from nerfkit.sampling.occupancy import OccupancyGrid
-from nerfkit.types import Rays, Sampler
+from nerfkit.types import LearningSampler, Met, Rays, Samples
 
 CONFIG = SamplerConfig(resolution=32, n_steps=128, update_every=4, observe_every=2, warmup_steps=8, n_probes=2000)
 
@@ -39,6 +39,11 @@ def rays_through(n: int, device: torch.device) -> Rays:
     return Rays(origins, directions, torch.ones(n)).to(device)
 
 
+def met(rays: Rays, samples: Samples, sigmas: Tensor | float) -> Met:
+    sigmas = sigmas * torch.ones_like(samples.t_starts)
+    return Met(rays, samples, sigmas, torch.zeros_like(sigmas))
+
+
 def centers(n_levels: int) -> Tensor:
     """Middles of all cells, (levels, r, r, r, 3)."""
     axis = (torch.arange(32) + 0.5) / 32
@@ -53,7 +58,7 @@ def learn(grid: OccupancyGrid, steps: range, field: Ball) -> None:
 
 def test_a_fresh_grid_is_full(device: torch.device) -> None:
     grid = OccupancyGrid(CONFIG, 1, device)
-    assert isinstance(grid, Sampler) and grid.occupancy == 1.0
+    assert isinstance(grid, LearningSampler) and grid.occupancy == 1.0
     with torch.no_grad():
         samples = grid.sample(rays_through(20, device), torch.zeros(20, device=device))
     lengths = (samples.t_ends - samples.t_starts)[: samples.n_owned]
@@ -96,16 +101,9 @@ def test_only_allowed_cells_are_ever_occupied(device: torch.device) -> None:
     rays = rays_through(200, device)
     for step in range(1, 41):
         samples = grid.sample(rays, torch.full((200,), step / 41, device=device))
-        n = samples.n_owned
-        middles = (samples.t_starts + samples.t_ends)[:n, None] / 2
-        owner = samples.ray_indices[:n].long()
-        positions = (rays.rays_o[owner] + middles * rays.rays_d[owner]).clamp(0.0, 1.0)
-        positions = F.pad(positions, (0, 0, 0, len(samples) - n))
         # Samples are at most a rounding outside of their cells; here they are pushed over the border.
-        positions[:, 0] += 0.02
-        positions.clamp_(0.0, 1.0)
-        sigmas = torch.full((len(samples),), 99.0, device=device)
-        grid.observe(positions, samples, sigmas, torch.arange(n).int().to(device))
+        pushed = replace(rays, rays_o=rays.rays_o + torch.tensor([0.02, 0.0, 0.0], device=device))
+        grid.observe(met(pushed, samples, 99.0))
         grid.update(step, Ball(0.5))
     occupied = (grid.values > grid.threshold).view(1, 32, 32, 32).cpu()
     assert occupied.any() and not occupied[~allowed].any()
@@ -115,10 +113,8 @@ def test_samples_that_no_ray_reached_count_as_empty(device: torch.device) -> Non
     grid = OccupancyGrid(CONFIG, 1, device)
     rays = Rays(torch.tensor([[-0.5, 0.51, 0.51]]), torch.tensor([[1.0, 0.0, 0.0]]), torch.ones(1)).to(device)
     samples = grid.sample(rays, torch.zeros(1, device=device))
-    n = samples.n_owned
-    x = -0.5 + (samples.t_starts + samples.t_ends) / 2
-    positions = torch.stack([x, torch.full_like(x, 0.51), torch.full_like(x, 0.51)], 1).clamp(0.0, 1.0)
-    grid.observe(positions, samples, torch.full_like(x, 50.0), torch.arange(n // 2).int().to(device))
+    reached = torch.arange(len(samples), device=device) < samples.n_owned // 2
+    grid.observe(met(rays, samples, 50.0 * reached))
     grid.update(2, Ball(0.0))
     seen = grid._window.view(32, 32, 32)[:, 16, 16]
     assert seen[:15].max() == 50.0 and seen[18:].max() == 0.0
@@ -126,9 +122,8 @@ def test_samples_that_no_ray_reached_count_as_empty(device: torch.device) -> Non
 
 def test_forgetting_drops_what_was_observed(device: torch.device) -> None:
     grid = OccupancyGrid(CONFIG, 1, device)
-    samples = grid.sample(rays_through(5, device), torch.zeros(5, device=device))
-    rows = torch.arange(samples.n_owned).int().to(device)
-    grid.observe(torch.full((len(samples), 3), 0.5, device=device), samples, samples.t_starts, rows)
+    rays = rays_through(5, device)
+    grid.observe(met(rays, grid.sample(rays, torch.zeros(5, device=device)), 1.0))
     grid.forget()
     grid.update(2, Ball())
     assert (grid._window == -1.0).all()
