@@ -11,8 +11,11 @@ import torch
 import warp as wp
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Parameter
 
 from nerfkit.kernels.launch import launch
+
+_EPS = 1e-15
 
 _UPDATE = """
 float* P = (float*)parameters.data; float* G = (float*)gradients.data;
@@ -102,7 +105,6 @@ class SparseAdam:
         self.table = table
         self.rounded = torch.empty(0, dtype=torch.float16, device=table.device) if rounded is None else rounded
         self.betas = betas
-        self.eps = 1e-15
         self.means = torch.zeros_like(table, requires_grad=False)
         self.squares = torch.zeros_like(table, requires_grad=False)
 
@@ -113,5 +115,33 @@ class SparseAdam:
         table, grad = self.table.detach().view(-1), self.table.grad.view(-1)
         block = 4096 if table.device.type == "cpu" else 1
         inputs = [block, table, grad, self.means.view(-1), self.squares.view(-1), self.rounded.view(-1)]
-        inputs += [lr * correction / (1.0 - beta1**n_steps), beta1, beta2, self.eps * correction]
+        inputs += [lr * correction / (1.0 - beta1**n_steps), beta1, beta2, _EPS * correction]
         launch(_adam, -(-table.numel() // block), inputs, table.device)
+
+
+class Adam:
+    """Adam with decayed weights (Kingma and Ba 2015, algorithm 1, with L2), for a few small matrices.
+
+    torch's own would import its compiler, which takes longer than all else at the start.
+    """
+
+    def __init__(
+        self, parameters: list[Parameter], betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+    ):
+        self.parameters, self.betas, self.weight_decay = parameters, betas, weight_decay
+        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, n_steps: int, lr: float) -> None:
+        """Move the parameters along their ``.grad``, those that have one; ``n_steps`` counts from 1."""
+        beta1, beta2 = self.betas
+        correction = math.sqrt(1.0 - beta2**n_steps)
+        for p, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            if p.grad is None:
+                continue
+            gradient = p.grad + self.weight_decay * p
+            mean.lerp_(gradient, 1.0 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+            divisor = square.sqrt().add_(_EPS * correction)
+            p.addcdiv_(mean, divisor, value=-lr * correction / (1.0 - beta1**n_steps))

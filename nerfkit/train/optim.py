@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from nerfkit.config import TrainConfig
 from nerfkit.fields.hash import HashField
-from nerfkit.kernels.adam import SparseAdam
+from nerfkit.kernels.adam import Adam, SparseAdam
 
 _BETAS = (0.9, 0.99)
-_EPS = 1e-15
 
 
 def rate_at(step: int, progress: float, config: TrainConfig) -> float:
@@ -22,39 +18,13 @@ def rate_at(step: int, progress: float, config: TrainConfig) -> float:
     return warmup * config.final_lr ** min(progress, 1.0)
 
 
-class _Adam:
-    """Adam with decayed weights (Kingma and Ba 2015, algorithm 1, with L2), for a few small matrices.
-
-    torch's own would import its compiler, which takes longer than all else at the start.
-    """
-
-    def __init__(self, parameters: list[Parameter], weight_decay: float):
-        self.parameters, self.weight_decay = parameters, weight_decay
-        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-
-    @torch.no_grad()
-    def step(self, n_steps: int, lr: float) -> None:
-        """Move the parameters along their ``.grad``, those that have one; ``n_steps`` counts from 1."""
-        beta1, beta2 = _BETAS
-        correction = math.sqrt(1.0 - beta2**n_steps)
-        for p, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
-            if p.grad is None:
-                continue
-            gradient = p.grad + self.weight_decay * p
-            mean.lerp_(gradient, 1.0 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-            divisor = square.sqrt().add_(_EPS * correction)
-            p.addcdiv_(mean, divisor, value=-lr * correction / (1.0 - beta1**n_steps))
-
-
 class Optimizer:
     """Sparse Adam for the table, Adam for the networks, whose weights alone decay."""
 
     def __init__(self, field: HashField, config: TrainConfig):
         self.config = config
         self.table = SparseAdam(field.table, _BETAS, field.rounded)
-        self.networks = _Adam(field.small_parameters(), config.weight_decay)
+        self.networks = Adam(field.small_parameters(), _BETAS, config.weight_decay)
         self.n_steps = 0
 
     def step(self, rate: float) -> None:
