@@ -7,7 +7,6 @@ evaluations; on a CPU that costs as much as the training.)
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -17,14 +16,13 @@ from torch import Tensor
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import parallel
-from nerfkit.kernels.march import Stepping, sample_positions
+from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
+from nerfkit.sampling.stepping import places_in, stepping_of, while_young
 from nerfkit.types import Field, Met, Rays, Samples
 
 _NEVER = -1.0
 """Value of a cell outside the region that may be occupied."""
-_CONE_ANGLE = 1.0 / 256.0
-"""Growth of the step with distance where the background is modelled (instant-ngp's)."""
 _CHUNK = 8192
 """Positions that one task probes."""
 
@@ -46,11 +44,8 @@ class OccupancyGrid:
         far_plane: float = 1.0e9,
     ):
         n_cells = config.resolution**3
-        cone_angle = config.cone_angle if config.cone_angle >= 0.0 else (_CONE_ANGLE if n_levels > 1 else 0.0)
-        min_step = math.sqrt(3.0) / config.n_steps * 0.5 ** (n_levels - 1)
-        max_step = math.sqrt(3.0) / config.resolution if cone_angle else min_step
         self.config = config
-        self.stepping = Stepping(n_levels, config.resolution, cone_angle, min_step, max_step, near_plane, far_plane)
+        self.stepping = stepping_of(config, n_levels, near_plane, far_plane)
         self.values = torch.full((n_levels, n_cells), UNKNOWN, device=device)
         if allowed is not None:
             self.values[~allowed.view(n_levels, n_cells).to(device)] = _NEVER
@@ -73,10 +68,7 @@ class OccupancyGrid:
         """What `sample` and `observe` know, for a kernel that does both on its way."""
         if not torch.is_grad_enabled():
             return self._baked
-        stepping = self.stepping
-        if self._step < self.config.warmup_steps:
-            longer = 4.0 if self._step < self.config.warmup_steps // 2 else 2.0
-            stepping = replace(stepping, min_step=longer * stepping.min_step, max_step=longer * stepping.max_step)
+        stepping = while_young(self.stepping, self._step, self.config.warmup_steps)
         return replace(self._baked, stepping=stepping, window=self._window.view(-1))
 
     def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Cells:
@@ -146,12 +138,9 @@ class OccupancyGrid:
 
     def _probe(self, field: Field, cells: Int[Tensor, " n"]) -> None:
         """Evaluate the field at random places of cells, so that an empty one can become occupied again."""
-        n, res = len(cells), self.config.resolution
+        n = len(cells)
         within = torch.rand(n, 3, generator=self._generator).to(self.values.device)
-        level = cells // res**3
-        corner = torch.stack([cells // res**2 % res, cells // res % res, cells % res], 1)
-        side = 0.5 ** (self.stepping.n_levels - 1 - level).float()
-        positions = ((corner + within) / res - 0.5) * side[:, None] + 0.5
+        positions = places_in(cells, within, self.stepping)
 
         def density(begin: int) -> Tensor:
             with torch.no_grad():
