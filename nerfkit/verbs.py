@@ -158,7 +158,7 @@ def export(words: list[str]) -> int:
     from dataclasses import replace
 
     from nerfkit.assess import scene_of
-    from nerfkit.export import DEFAULT_NAMES, choose_kind, write_cameras, write_mesh, write_points
+    from nerfkit.export import DEFAULT_NAMES, ExportError, choose_kind, write_cameras, write_mesh, write_points
     from nerfkit.mesh import MeshOptions, check_installed, extract_mesh
     from nerfkit.points import gather_points
     from nerfkit.run import Run
@@ -175,6 +175,8 @@ def export(words: list[str]) -> int:
         return 0
     if kind == "mesh":
         check_installed()
+        if run.config.train.tiles:
+            raise ExportError(f"{run.path}: a mesh is made of one model, this is in tiles: export {run.path}/tiles/1")
     model = load(run)
     scene = scene_of(run, arguments.scene)
     cameras = scene.cameras[scene.splits["train"]]
