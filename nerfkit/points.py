@@ -75,15 +75,15 @@ def _solid(model: Model, points: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 
 
 def _surface(model: Model | Tiles, rays: Rays, distance: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
     """Whether there is something at the ends of rays (scene coordinates), and outward normals, zero where not."""
-    places = rays.rays_o + distance[:, None] * rays.rays_d
     solid, normals = torch.zeros(len(rays), dtype=torch.bool), torch.zeros(len(rays), 3)
     if isinstance(model, Tiles):
-        owners = model.owners(places, rays.rays_o)
+        owners = model.owners(rays, distance)
         for number in owners.unique().tolist():
             rows = owners == number
             solid[rows], normals[rows] = _surface(model.models[number], rays[rows], distance[rows])
         return solid, normals
-    inside, rays_d = model.frame.to_model(places).to(model.device), rays.rays_d.to(model.device)
+    inside = model.frame.to_model(rays.rays_o + distance[:, None] * rays.rays_d).to(model.device)
+    rays_d = rays.rays_d.to(model.device)
     found = _solid(model, inside, rays_d)
     normal = normals_of(model.field, inside[found], 0.5 / model.sampler.cells().stepping.resolution)
     toward = -rays_d[found]

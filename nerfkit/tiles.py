@@ -1,4 +1,4 @@
-"""Several models as one: each shows what is inside its own box, and what is outside of all boxes the nearest one shows.
+"""Several models as one: each shows what is inside its own box, and what lies behind where rays leave all boxes there.
 
 A ray crosses disjoint boxes one after the other. What it meets in them is laid over each other front to back:
 
@@ -9,9 +9,9 @@ place and the camera are both beyond the same face: a ray from there has not ent
 has entered between the last of the three pairs of faces, and never comes back out on the side from which it came.) So a
 camera that stands inside sees no more before the boxes, and each place is counted once.
 
-Which model shows the outside is a matter of the camera alone, so no seam runs through a picture. Near the border of two
-tiles both show it, in shares that change steadily as a camera passes from one to the other, so that a film does not
-jump.
+What comes last shows the model of the box that the ray leaves last, so that a surface on the outer face of a box is
+one model's on both of its sides; what comes first shows the model nearest to the camera. Near the border of two tiles
+both do, in shares that change steadily across it: no seam runs through what is far, and a film does not jump.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ class Tiles:
         """
         rays = rays.to(self.device)
         with torch.no_grad():
-            shares = self._shares(rays.rays_o)
+            _, shares = self._places_left(rays)
             sides = self._sides(rays.rays_o)
             met = _Sum.empty(len(rays), self.device)
             if sides.any():
-                met.add(torch.arange(len(rays), device=self.device), self._outside(rays, shares, sides, first=True))
+                nearest = self._shares(rays.rays_o)
+                met.add(torch.arange(len(rays), device=self.device), self._outside(rays, nearest, sides, first=True))
             self._add_tiles(rays, met)
             open_rays = (met.trans > EARLY_STOP).nonzero()[:, 0]
             last = self._outside(rays[open_rays], shares[open_rays], sides[open_rays], first=False)
@@ -101,10 +102,12 @@ class Tiles:
         """The same without what lies outside of a box."""
         return replace(self, models=tuple(_with(model, _inside(model, box)) for model in self.models))
 
-    def owners(self, places: Float[Tensor, "n 3"], rays_o: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
-        """Which of the models shows places (scene coordinates) to a camera: that of their box, else the camera's."""
-        inside = gaps(places, self.tiling.boxes)
-        return torch.where(inside.amin(1) == 0.0, inside.argmin(1), gaps(rays_o, self.tiling.boxes).argmin(1))
+    def owners(self, rays: Rays, distance: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Which of the models shows what rays (scene coordinates) meet at a distance, or most of it."""
+        inside = gaps(rays.rays_o + distance[:, None] * rays.rays_d, self.tiling.boxes)
+        leave, last = self._places_left(rays)
+        outside = torch.where((distance < leave)[:, None], self._shares(rays.rays_o), last).argmax(1)
+        return torch.where(inside.amin(1) == 0.0, inside.argmin(1), outside)
 
     def _add_tiles(self, rays: Rays, met: _Sum) -> None:
         """What rays meet in the boxes, in the order in which each enters them, until nothing more can be seen."""
@@ -145,9 +148,15 @@ class Tiles:
         colors = [model.field.behind(rays.rays_d) for model in self.models]
         return (torch.stack(colors, 1) * shares[..., None]).sum(1)
 
-    def _shares(self, rays_o: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_tiles"]:
-        """What part of the outside each model shows to rays that begin somewhere; they sum to 1."""
-        away = gaps(rays_o, self.tiling.boxes)
+    def _places_left(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n_tiles"]]:
+        """Where rays leave the box of all tiles (0 where they miss it), and the shares of what comes after."""
+        enter, leave = spans(rays, self.tiling.box)
+        leave = torch.where(enter < leave, leave, 0.0)
+        return leave, self._shares(rays.rays_o + leave[:, None] * rays.rays_d)
+
+    def _shares(self, places: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_tiles"]:
+        """What part of the outside each model shows, for places where rays begin or leave the boxes; they sum to 1."""
+        away = gaps(places, self.tiling.boxes)
         band = BAND * 0.5 ** (self.frame.n_levels - 1) / self.frame.scale
         shares = (1.0 - (away - away.amin(1, keepdim=True)) / band).clamp(min=0.0)
         return shares / shares.sum(1, keepdim=True)

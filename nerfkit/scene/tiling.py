@@ -164,8 +164,8 @@ def _crosses(scene: Scene, view: int, box: Box) -> Bool[np.ndarray, "rows column
 def part_of(scene: Scene, tiling: Tiling, number: int) -> Scene:
     """A scene as one of its tiles (counted from 0) learns it: its frame, the views that help, and of them the pixels.
 
-    Of use are pixels whose rays cross the tile's box, and all of the cameras that it is nearest to: from where they
-    stand it also shows what is outside of all tiles. Views with fewer than `LEAST` of them are left out.
+    Of use are pixels whose rays cross the tile's box, and all of the cameras that it is nearest to: to those outside of
+    all tiles it also shows what lies before these and beside them. Views with fewer than `LEAST` of them are left out.
     """
     positions = scene.cameras.c2w[:, :, 3]
     home = gaps(positions, tiling.boxes).argmin(1).tolist()

@@ -28,7 +28,7 @@ class Standing:
         if run.config.train.tiles:
             begun = [part for part in (_begun(run, number) for number in range(_n_tiles(run))) if part is not None]
             each = [cls.of(part) for part in begun]
-            return cls(sum(one.step for one in each), sum(one.seconds for one in each))
+            return cls(sum(one.step for one in each), sum((one.seconds for one in each), 0.0))
         if not run.has_checkpoint:
             return cls()
         checkpoint = run.load_checkpoint()
