@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from nerfkit.config import Config
+from nerfkit.kernels.launch import hand_back_memory
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.scene.tiling import Tiling, divide, part_of
@@ -79,6 +80,7 @@ def fit_tiles(scene: Scene, run: Run) -> Iterator[Report]:
                     run.log({**vars(whole), "tile": number + 1})
                     yield whole
             del learnt, reports
+            hand_back_memory()
         before = Standing(before.step + standing.step, before.seconds + standing.seconds)
 
 
