@@ -12,12 +12,17 @@ camera that stands inside sees no more before the boxes, and each place is count
 What comes last shows the model of the box that the ray leaves last, so that a surface on the outer face of a box is
 one model's on both of its sides; what comes first shows the model nearest to the camera. Near the border of two tiles
 both do, in shares that change steadily across it: no seam runs through what is far, and a film does not jump.
+
+Two models of one wall never have quite the same colour. So that no line shows where one ends, what is inside the boxes
+is the mean of several divisions, in which the faces between the boxes lie a coarsest cell farther to one side or the
+other: a step of colour becomes several small ones. Each division shows each place once, so their mean does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +40,9 @@ LISTING = "tiles.json"
 BAND = 0.1
 """How far from a border tiles share what is outside, in units of the innermost cube's side."""
 
+SHIFTS = (-1, 0, 1)
+"""Coarsest cells by which the faces between boxes are moved in each of the divisions that are averaged."""
+
 
 @dataclass
 class _Sum:
@@ -46,8 +54,16 @@ class _Sum:
     n_samples: int = 0
 
     @classmethod
-    def empty(cls, n: int, device: torch.device) -> _Sum:
-        return cls(torch.zeros(n, 3, device=device), torch.ones(n, device=device), torch.zeros(n, device=device))
+    def empty(cls, n: int, device: torch.device, trans: float = 1.0) -> _Sum:
+        t_sum = torch.zeros(n, device=device)
+        return cls(torch.zeros(n, 3, device=device), torch.full_like(t_sum, trans), t_sum)
+
+    def mix(self, rows: Int[Tensor, " k"], share: Float[Tensor, " k"] | float, seen: _Sum) -> None:
+        """Add a share of what some rays meet, to a sum that begins at nothing (`trans` too)."""
+        self.rgb[rows] += torch.as_tensor(share, device=self.rgb.device).view(-1, 1) * seen.rgb
+        self.trans[rows] += share * seen.trans
+        self.t_sum[rows] += share * seen.t_sum
+        self.n_samples += seen.n_samples
 
     def add(self, rows: Int[Tensor, " k"], seen: _Sum) -> None:
         """Lay what some rays meet next behind what they have met."""
@@ -66,9 +82,9 @@ class Tiles:
     """Of the tiles, each with the cells of all that it has learnt."""
     tiling: Tiling
     device: torch.device
-    _cells: dict[tuple[int, tuple[int, ...] | None], tuple[Cells, Cells]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    shifts: tuple[int, ...] = SHIFTS
+    _cells: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Cells that were clipped already."""
 
     @property
     def frame(self) -> Frame:
@@ -88,7 +104,8 @@ class Tiles:
             if sides.any():
                 nearest = self._shares(rays.rays_o)
                 met.add(torch.arange(len(rays), device=self.device), self._outside(rays, nearest, sides, first=True))
-            self._add_tiles(rays, met)
+            open_rays = (met.trans > EARLY_STOP).nonzero()[:, 0]
+            met.add(open_rays, self._inside(rays[open_rays]))
             open_rays = (met.trans > EARLY_STOP).nonzero()[:, 0]
             last = self._outside(rays[open_rays], shares[open_rays], sides[open_rays], first=False)
             met.add(open_rays, last)
@@ -109,10 +126,17 @@ class Tiles:
         outside = torch.where((distance < leave)[:, None], self._shares(rays.rays_o), last).argmax(1)
         return torch.where(inside.amin(1) == 0.0, inside.argmin(1), outside)
 
-    def _add_tiles(self, rays: Rays, met: _Sum) -> None:
-        """What rays meet in the boxes, in the order in which each enters them, until nothing more can be seen."""
-        crossed = [spans(rays, box) for box in self.tiling.boxes]
-        enter, leave = (torch.stack(column, 1) for column in zip(*crossed, strict=True))
+    def _inside(self, rays: Rays) -> _Sum:
+        """What rays meet in the boxes, the mean of all divisions."""
+        mean, every = _Sum.empty(len(rays), self.device, 0.0), torch.arange(len(rays), device=self.device)
+        for shift in self.shifts:
+            mean.mix(every, 1.0 / len(self.shifts), self._through(rays, self._boxes(shift)))
+        return mean
+
+    def _through(self, rays: Rays, boxes: tuple[Box, ...]) -> _Sum:
+        """What rays meet in boxes, in the order in which each enters them, until nothing more can be seen."""
+        met = _Sum.empty(len(rays), self.device)
+        enter, leave = (torch.stack(column, 1) for column in zip(*(spans(rays, box) for box in boxes), strict=True))
         enter = torch.where(enter < leave, enter, torch.inf)
         # Of two boxes that a ray enters at once it only touches the one that it leaves at once.
         order = leave.argsort(1)
@@ -122,13 +146,20 @@ class Tiles:
             open_rays = (met.trans > EARLY_STOP) & enter.gather(1, turn[:, None])[:, 0].isfinite()
             for number in turn[open_rays].unique().tolist():
                 rows = (open_rays & (turn == number)).nonzero()[:, 0]
-                cells, _ = self._parts(number, None)
-                met.add(rows, _meet(_with(self.models[number], cells), rays[rows]))
+                met.add(rows, _meet(_with(self.models[number], self._clipped(number, boxes[number])), rays[rows]))
+        return met
+
+    def _boxes(self, shift: int) -> tuple[Box, ...]:
+        """The boxes with the faces between them moved by so many coarsest cells."""
+        cell = 1.0 / self.frame.scale / self.models[0].sampler.cells().stepping.resolution
+        whole = torch.tensor(self.tiling.box, dtype=torch.float64)
+        faces = torch.tensor(self.tiling.boxes, dtype=torch.float64)
+        between = (faces - whole).abs() > 0.5 * cell
+        return tuple(tuple(box) for box in (faces + shift * cell * between).tolist())
 
     def _outside(self, rays: Rays, shares: Tensor, sides: Tensor, first: bool) -> _Sum:
         """What rays meet outside of all boxes, before them or behind them, mixed of the models that share it."""
-        mixed = _Sum.empty(len(rays), self.device)
-        mixed.trans.zero_()
+        mixed = _Sum.empty(len(rays), self.device, 0.0)
         for side in sides.unique(dim=0):
             beside = (sides == side).all(1)
             for number in range(len(self.models)):
@@ -137,11 +168,7 @@ class Tiles:
                     continue
                 before, after = self._parts(number, tuple(side.tolist()))
                 seen = _meet(_with(self.models[number], before if first else after), rays[rows])
-                share = shares[rows, number]
-                mixed.rgb[rows] += share[:, None] * seen.rgb
-                mixed.trans[rows] += share * seen.trans
-                mixed.t_sum[rows] += share * seen.t_sum
-                mixed.n_samples += seen.n_samples
+                mixed.mix(rows, shares[rows, number], seen)
         return mixed
 
     def _sky(self, rays: Rays, shares: Float[Tensor, "n n_tiles"]) -> Float[Tensor, "n 3"]:
@@ -166,21 +193,22 @@ class Tiles:
         low, high = (rays_o.new_tensor(corner) for corner in (self.tiling.box[:3], self.tiling.box[3:]))
         return (rays_o > high).long() - (rays_o < low).long()
 
-    def _parts(self, number: int, side: tuple[int, ...] | None) -> tuple[Cells, Cells]:
-        """Of a model the cells inside its box, twice; for a side (`_sides`) those before and behind all boxes."""
-        if (number, side) not in self._cells:  # threads that come at once make the same
+    def _clipped(self, number: int, box: Box) -> Cells:
+        """Of a model the cells inside a box."""
+        if (number, box) not in self._cells:  # threads that come at once make the same
+            self._cells[number, box] = _inside(self.models[number], box)
+        return self._cells[number, box]
+
+    def _parts(self, number: int, side: tuple[int, ...]) -> tuple[Cells, Cells]:
+        """Of a model the cells before and behind all boxes, as seen from a side (`_sides`)."""
+        if (number, side) not in self._cells:
             model = self.models[number]
-            if side is None:
-                inside = _inside(model, self.tiling.boxes[number])
-                self._cells[number, side] = inside, inside
-            else:
-                cells = model.sampler.cells()
-                rest = _less(cells, _inside(model, self.tiling.box))
-                # Not beyond any of the faces that the camera is beyond: what is left is not before the boxes.
-                faces = [-torch.inf if s >= 0 else low for s, low in zip(side, self.tiling.box[:3], strict=True)]
-                faces += [torch.inf if s <= 0 else high for s, high in zip(side, self.tiling.box[3:], strict=True)]
-                after = _inside(_with(model, rest), tuple(faces))
-                self._cells[number, side] = _less(rest, after), after
+            rest = _less(model.sampler.cells(), _inside(model, self.tiling.box))
+            # Not beyond any of the faces that the camera is beyond: what is left is not before the boxes.
+            faces = [-torch.inf if s >= 0 else low for s, low in zip(side, self.tiling.box[:3], strict=True)]
+            faces += [torch.inf if s <= 0 else high for s, high in zip(side, self.tiling.box[3:], strict=True)]
+            after = _inside(_with(model, rest), tuple(faces))
+            self._cells[number, side] = _less(rest, after), after
         return self._cells[number, side]
 
 

@@ -148,7 +148,7 @@ def nearest(tiles: Tiles, place: Tensor) -> int:
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "at a border"])
 @pytest.mark.parametrize("counts", [(2, 2), (4, 2)])
 def test_each_place_is_shown_once_and_in_its_order(place: str, counts: tuple[int, int]) -> None:
-    tiles, n = foggy(counts), 120
+    tiles, n = replace(foggy(counts), shifts=(0,)), 120
     eye = torch.tensor(PLACES[place])
     ahead = torch.randn(n, 3, generator=torch.Generator().manual_seed(3)) + torch.tensor([1.0, -2.0, 0.5])
     rays = Rays(eye.expand(n, 3), F.normalize(ahead - eye, dim=1), torch.ones(n))
@@ -163,6 +163,24 @@ def test_each_place_is_shown_once_and_in_its_order(place: str, counts: tuple[int
     assert float((seen.rgb - rgb).abs().max()) < bound
     assert float((seen.opacity - opacity).abs().max()) < bound
     assert 0.3 < float(seen.opacity.mean()) < 0.95
+
+
+def test_no_line_shows_where_one_model_ends() -> None:
+    tiles = foggy((2, 1))
+    n, cell = 401, SIDE / 32
+    x = torch.linspace(0.2, 1.8, n)
+    rays_o = torch.stack([x, torch.full_like(x, -2.0), torch.full_like(x, 8.0)], 1)
+    rays = Rays(rays_o, torch.tensor([[0.0, 0.0, -1.0]]).expand(n, 3), torch.ones(n))
+    opaque = tuple(replace(m, field=Fog(1e5, tuple(m.field.rgb.tolist()))) for m in tiles.models)
+    tiles = replace(tiles, models=opaque)
+    shown, hard = (t._inside(rays).rgb[:, 0] for t in (tiles, replace(tiles, shifts=(0,))))
+    step = float((opaque[0].field.rgb - opaque[1].field.rgb)[0].abs())
+    assert float(hard.diff().abs().max()) == pytest.approx(step, abs=1e-3)
+    assert float(shown.diff().abs().max()) == pytest.approx(step / 3, abs=1e-3)
+    assert x[:-1][shown.diff().abs() > step / 6].tolist() == pytest.approx([1 - cell, 1.0, 1 + cell], abs=0.01)
+    for shift in tiles.shifts:
+        boxes = torch.tensor(tiles._boxes(shift))
+        assert float((boxes[:, 3:] - boxes[:, :3]).prod(1).sum()) == pytest.approx(8.0)
 
 
 def test_the_outside_passes_steadily_from_one_tile_to_the_next() -> None:
