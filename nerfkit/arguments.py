@@ -39,6 +39,8 @@ class Train:
     """Train this many steps instead."""
     downscale: Annotated[int | None, arg(metavar="N")] = None
     """Divide the size of the pictures by this whole number."""
+    tiles: Annotated[str | None, arg(metavar="NxN")] = None
+    """Train the scene as tiles, one after another: a number, or two such as 2x2; for what one model cannot hold."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of everything random."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -237,7 +239,7 @@ def _value_of(flag: str, words: list[str]) -> str | None:
 
 
 def _with_shorthands(arguments: Train) -> Config:
-    """The settings with --time-budget, --steps, --downscale and --seed laid over them."""
+    """The settings with --time-budget, --steps, --downscale, --tiles and --seed laid over them."""
     settings, steps = arguments.settings, arguments.steps
     train, data = {}, {}
     if steps is not None and arguments.time_budget is not None:
@@ -248,6 +250,8 @@ def _with_shorthands(arguments: Train) -> Config:
         train["steps"] = steps
     if arguments.time_budget is not None:
         train |= {"time_budget": seconds(arguments.time_budget), "steps": 0}
+    if arguments.tiles is not None:
+        train["tiles"] = arguments.tiles or "0"  # that is none, and is told so
     if arguments.seed is not None:
         train["seed"] = arguments.seed
     if arguments.downscale is not None:

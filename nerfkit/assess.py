@@ -14,10 +14,11 @@ from torch import Tensor
 
 from nerfkit.charts import Rig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
-from nerfkit.render import Model, background_color, load_model, render_image
+from nerfkit.render import Renderer, background_color, render_image
 from nerfkit.report import write_report
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.scene import Scene, SceneError, load_scene
+from nerfkit.tiles import load, parts_of
 
 ViewsFn = Callable[[list[int]], Iterable[int]]
 """Passes the indices of views through, one when the one before is done: the place for a progress bar."""
@@ -78,6 +79,28 @@ def cost_of(run: Run, checkpoint: Checkpoint) -> Cost:
     )
 
 
+def whole_cost(run: Run) -> Cost:
+    """What a training took, that of all its tiles together if it has some. Raises RunError where one has no checkpoint.
+
+    Rates are means over the seconds and the rays of all; the memory is that of the largest.
+    """
+    costs = [cost_of(part, part.load_checkpoint()) for part in parts_of(run)]
+    if len(costs) == 1:
+        return costs[0]
+    seconds = sum(cost.train_seconds for cost in costs)
+    n_rays = sum(cost.rays_per_second * cost.train_seconds for cost in costs)
+    n_samples = sum(cost.samples_per_ray * cost.rays_per_second * cost.train_seconds for cost in costs)
+    return Cost(
+        train_seconds=seconds,
+        n_steps=sum(cost.n_steps for cost in costs),
+        rays_per_second=n_rays / max(seconds, 1e-9),
+        samples_per_ray=n_samples / max(n_rays, 1.0),
+        peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
+        model_bytes=sum(cost.model_bytes for cost in costs),
+        device=costs[0].device,
+    )
+
+
 def rig_of(scene: Scene) -> Rig:
     """The cameras of a scene and the box of its model, for the report's drawing."""
     cameras = scene.cameras
@@ -110,7 +133,7 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
     if not views:
         filled = ", ".join(name for name, rows in scene.splits.items() if rows)
         raise RunError(f"{run.path}: its scene has no {split} views (it has {filled}), so there is nothing to score")
-    background, model = backdrop(scene), load_model(run)
+    background, model = backdrop(scene), load(run)
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         for view in views_fn(views):
@@ -120,7 +143,7 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
     scores = score_images(pairs(), masks=masks)
     masked = any(not mask.all() for mask in masks.values())
     setting = Setting(background=background, split=split, split_rule=scene.split_rule, masked=masked)
-    record = metrics_record(scores, setting, cost_of(run, run.load_checkpoint()), run.config)
+    record = metrics_record(scores, setting, whole_cost(run), run.config)
     if split != "test":
         run.write_json(f"metrics-{split}.json", record)
         return record
@@ -145,7 +168,7 @@ def pictures_of(
     if len({run.provenance["scene"]["fingerprint"] for run in runs}) > 1:
         return None, None, "the runs are not of one scene"
     try:
-        seen = {run.path: (scene_of(run), load_model(run)) for run in runs}
+        seen = {run.path: (scene_of(run), load(run)) for run in runs}
     except (RunError, SceneError) as error:
         return None, None, str(error)
     first = seen[runs[0].path][0]
@@ -158,5 +181,5 @@ def pictures_of(
     return view, lambda name: truth(first, first.image_names.index(name), background), ""
 
 
-def _picture(model: Model, scene: Scene, view: int, background: str) -> Float[Tensor, "h w 3"]:
+def _picture(model: Renderer, scene: Scene, view: int, background: str) -> Float[Tensor, "h w 3"]:
     return render_image(model, scene.cameras, view, background).rgb.cpu()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 """Version of the config tree, stored with each run."""
+
+
+MOST_TILES = 64
 
 
 class ConfigError(ValueError):
@@ -120,6 +125,9 @@ class TrainConfig:
     """Refine the poses of the views that are trained on, where their pictures then agree better; others keep theirs."""
     weight_decay: float = 1e-6
     """On the networks alone."""
+    tiles: str = ""
+    """Divide the scene into tiles that are trained one after another, each with a model of its own: a number, or two
+    such as 2x2 for the two longest axes of where the cameras are. The time is for all of them together."""
     report_every: int = 50
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""
@@ -155,7 +163,27 @@ def check(config: Config) -> Config:
         raise ConfigError(f"train.early_stop: expected a share between 0 and 1, found {config.train.early_stop!r}")
     if config.sampler.resolution < 32 or config.sampler.resolution % 32:
         raise ConfigError(f"sampler.resolution: expected a multiple of 32, found {config.sampler.resolution!r}")
+    if config.train.tiles:
+        tile_counts(config.train.tiles)
+        for key in ("poses", "exposure"):
+            if getattr(config.train, key):
+                raise ConfigError(f"train.{key}: each tile would find its own, and they would not fit; leave out one")
     return config
+
+
+def tile_counts(tiles: str) -> tuple[int, ...]:
+    """The numbers of ``train.tiles``: one, or one for each of two axes. Raises ConfigError.
+
+    >>> tile_counts("2x3"), tile_counts("4")
+    ((2, 3), (4,))
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", tiles.strip())
+    counts = tuple(int(number) for number in found.groups() if number is not None) if found else ()
+    if not 2 <= math.prod(counts) <= MOST_TILES:
+        raise ConfigError(
+            f"train.tiles: expected a number of tiles from 2 to {MOST_TILES}, or two such as 2x2, found {tiles!r}"
+        )
+    return counts
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

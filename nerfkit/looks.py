@@ -10,7 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.cameras import Cameras
-from nerfkit.render import Model, background_color, render_image, render_rays
+from nerfkit.render import Model, render_image
+from nerfkit.tiles import Tiles
 from nerfkit.video import depth_picture
 
 LOOKS = ("colour", "depth", "opacity", "occupancy")
@@ -36,16 +37,18 @@ class _Blocks:
         return (0.25 + 0.6 * features) * torch.where(cells % 2 == 0, 1.0, 0.8)[:, None]
 
 
-def cropped(model: Model, box: Box | None) -> Model:
+def cropped(model: Model | Tiles, box: Box | None) -> Model | Tiles:
     """The model without what lies outside of a box (xmin, ymin, zmin, xmax, ymax, zmax) in scene coordinates."""
     if box is None:
         return model
+    if isinstance(model, Tiles):
+        return model.within(box)
     lower, upper = (model.frame.to_model(torch.tensor(corner)) for corner in (box[:3], box[3:]))
     with torch.no_grad():
         return replace(model, sampler=model.sampler.cells().within(lower, upper))
 
 
-def look(model: Model, camera: Cameras, kind: str, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
+def look(model: Model | Tiles, camera: Cameras, kind: str, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
     """A picture of the model as the first of ``camera`` sees it, RGB.
 
     ``kind`` is one of `LOOKS`. Depth is coloured between the nearest and the farthest that the picture shows (the
@@ -64,16 +67,15 @@ def look(model: Model, camera: Cameras, kind: str, background: str = "white") ->
     return _bytes(rendered.rgb)
 
 
-def _occupancy(model: Model, camera: Cameras) -> Float[Tensor, "h w 3"]:
-    pixels = camera.pixel_grid(0)
-    xy = pixels.reshape(-1, 2)
-    rays = model.frame.model_rays(camera.rays(torch.zeros(len(xy), dtype=torch.long), xy)).to(model.device)
-    behind = background_color("white").to(model.device).expand(len(xy), 3)
-    with torch.no_grad():
-        stepping = model.sampler.cells().stepping
-        blocks = _Blocks(stepping.resolution, stepping.n_levels)
-        rendered = render_rays(blocks, model.sampler, rays, behind, torch.full((len(xy),), 0.5, device=model.device))
-    return rendered.rgb.unflatten(0, pixels.shape[:2])
+def _occupancy(model: Model | Tiles, camera: Cameras) -> Float[Tensor, "h w 3"]:
+    if isinstance(model, Tiles):
+        return render_image(replace(model, models=tuple(map(_blocky, model.models))), camera, 0).rgb
+    return render_image(_blocky(model), camera, 0).rgb
+
+
+def _blocky(model: Model) -> Model:
+    stepping = model.sampler.cells().stepping
+    return replace(model, field=_Blocks(stepping.resolution, stepping.n_levels))
 
 
 def _bytes(picture: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from nerfkit.cameras import Cameras
 from nerfkit.lattice import SOLID, ExportError, TrackFn, log_density, normals_of, untracked
 from nerfkit.render import Model, render_image
+from nerfkit.tiles import Tiles
+from nerfkit.types import Rays
 
 MOST_VIEWS = 64
 """Training views beyond these, evenly chosen, add nothing new."""
@@ -71,7 +73,28 @@ def _solid(model: Model, points: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 
     return 1 - torch.exp(-thickness) > 1 / 3
 
 
-def gather_points(model: Model, cameras: Cameras, count: int, track_fn: TrackFn = untracked) -> Points:
+def _surface(model: Model | Tiles, rays: Rays, distance: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """Whether there is something at the ends of rays (scene coordinates), and outward normals, zero where not."""
+    solid, normals = torch.zeros(len(rays), dtype=torch.bool), torch.zeros(len(rays), 3)
+    if isinstance(model, Tiles):
+        owners = model.owners(rays, distance)
+        for number in owners.unique().tolist():
+            rows = owners == number
+            solid[rows], normals[rows] = _surface(model.models[number], rays[rows], distance[rows])
+        return solid, normals
+    inside = model.frame.to_model(rays.rays_o + distance[:, None] * rays.rays_d).to(model.device)
+    rays_d = rays.rays_d.to(model.device)
+    found = _solid(model, inside, rays_d)
+    normal = normals_of(model.field, inside[found], 0.5 / model.sampler.cells().stepping.resolution)
+    toward = -rays_d[found]
+    # At a grazing ray's end the normal may well point a little away; behind a sheet's middle it is the wrong one.
+    normal = torch.where((normal * toward).sum(1, keepdim=True) < -0.5, -normal, normal)
+    # Where the density is flat, the point faces its camera.
+    normals[found.cpu()] = torch.where(normal.any(1, keepdim=True), normal, toward).cpu()
+    return found.cpu(), normals
+
+
+def gather_points(model: Model | Tiles, cameras: Cameras, count: int, track_fn: TrackFn = untracked) -> Points:
     """At most ``count`` points, from the pictures that ``cameras`` take of a model.
 
     A pixel becomes a point where its opacity exceeds `SOLID`: at the expected distance, in its colour without the
@@ -88,26 +111,18 @@ def gather_points(model: Model, cameras: Cameras, count: int, track_fn: TrackFn 
     views = cameras[torch.linspace(0, len(cameras) - 1, min(MOST_VIEWS, len(cameras))).round().long()]
     n_pixels = float((views.width * views.height).sum())
     views = views.scaled(min(1.0, math.sqrt(SPARE * count / n_pixels)))
-    step = 1.0 / model.sampler.cells().stepping.resolution
     places, normals, colors = [], [], []
     for number in track_fn(range(len(views)), "views"):
         seen = render_image(model, views, number, "black")
         shown = (seen.opacity > SOLID).view(-1)
         pixels = views.pixel_grid(number).view(-1, 2)[shown]
         rays = views.rays(torch.full((len(pixels),), number), pixels)
-        place = rays.rays_o + seen.distance.view(-1)[shown, None] * rays.rays_d
-        inside, rays_d = model.frame.to_model(place).to(model.device), rays.rays_d.to(model.device)
-        solid = _solid(model, inside, rays_d)
-        normal = normals_of(model.field, inside[solid], step / 2)
-        toward = -rays_d[solid]
-        # At a grazing ray's end the normal may well point a little away; behind a sheet's middle it is the wrong one.
-        normal = torch.where((normal * toward).sum(1, keepdim=True) < -0.5, -normal, normal)
-        # Where the density is flat, the point faces its camera.
-        normal = torch.where(normal.any(1, keepdim=True), normal, toward)
+        distance = seen.distance.view(-1)[shown]
+        solid, normal = _surface(model, rays, distance)
         rgb = seen.rgb.view(-1, 3)[shown] / seen.opacity.view(-1)[shown, None]
-        places.append(place[solid.cpu()])
-        normals.append(normal.cpu())
-        colors.append((rgb[solid.cpu()].clamp(0, 1) * 255).round().byte())
+        places.append((rays.rays_o + distance[:, None] * rays.rays_d)[solid])
+        normals.append(normal[solid])
+        colors.append((rgb[solid].clamp(0, 1) * 255).round().byte())
     positions = torch.cat(places).numpy()
     if not len(positions):
         raise ExportError(f"no surface found: no pixel of {len(views)} training views is opaque; train longer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -30,15 +31,40 @@ _CHUNK = 4096
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
+@runtime_checkable
+class Renderer(Protocol):
+    """What pictures are taken of: a `Model`, or several of them side by side."""
+
+    device: torch.device
+
+    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None) -> Rendered:
+        """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky."""
+        ...
+
+
 @dataclass(frozen=True)
 class Model:
     """All that renders: a field, where to look, and where in the scene its unit cube lies."""
 
-    field: HashField
+    field: HashField | Field
+    """A hash field, but for drawings of something else in its place."""
     sampler: OccupancyGrid | Cells
     frame: Frame
     config: Config
     device: torch.device
+
+    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None) -> Rendered:
+        """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky.
+
+        Without gradient.
+        """
+        with torch.no_grad():
+            inside = self.frame.model_rays(rays).to(self.device)
+            background = self.field.behind(inside.rays_d) if behind is None else behind.to(self.device)
+            jitter = torch.full((len(rays),), 0.5, device=self.device)
+            seen = render_rays(self.field, self.sampler, inside, background, jitter)
+        scale = self.frame.scale
+        return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
 
 
 def background_color(name: str) -> Float[Tensor, " 3"]:
@@ -111,7 +137,7 @@ def render_in_stages(
     return Staged(rgb, opacity, t_sum, weights, reached, samples, sigmas, rows)
 
 
-def render_image(model: Model, cameras: Cameras, index: int, background: str = "white") -> Rendered:
+def render_image(model: Renderer, cameras: Cameras, index: int, background: str = "white") -> Rendered:
     """The picture that camera ``index`` takes, (height, width, ...), lengths in scene units, without gradient.
 
     ``background`` is one of `BACKGROUNDS`, or ``sky``: the field's own.
@@ -122,24 +148,17 @@ def render_image(model: Model, cameras: Cameras, index: int, background: str = "
     color = background_color(background)
 
     def part(begin: int) -> Rendered:
-        with torch.no_grad():
-            xy = pixels[begin : begin + _CHUNK]
-            owner = torch.full((len(xy),), index)
-            rays = model.frame.model_rays(cameras.rays(owner, xy)).to(model.device)
-            jitter = torch.full((len(xy),), 0.5, device=model.device)
-            behind = color.to(model.device).expand(len(xy), 3)
-            if background == "sky":
-                behind = model.field.behind(rays.rays_d)
-            return render_rays(model.field, model.sampler, rays, behind, jitter)
+        xy = pixels[begin : begin + _CHUNK]
+        behind = None if background == "sky" else color.expand(len(xy), 3)
+        return model.render(cameras.rays(torch.full((len(xy),), index), xy), behind)
 
     parts = parallel(part, range(0, len(pixels), _CHUNK), model.device)
-    scale = model.frame.scale
 
     def whole(name: str) -> Tensor:
         return torch.cat([getattr(p, name) for p in parts]).cpu().unflatten(0, (height, width))
 
-    distance, depth = whole("distance") / scale, whole("depth") / scale
-    return Rendered(whole("rgb"), whole("opacity"), distance, depth, sum(p.n_samples for p in parts))
+    n_samples = sum(p.n_samples for p in parts)
+    return Rendered(whole("rgb"), whole("opacity"), whole("distance"), whole("depth"), n_samples)
 
 
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:

@@ -15,8 +15,10 @@ from nerfkit.assess import backdrop, scene_of
 from nerfkit.config import Config
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
-from nerfkit.train.loop import model_of
+from nerfkit.scene.tiling import Tiling, divide, part_of
+from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report, show
+from nerfkit.train.tiles import Standing, begin_tiles, fit_tiles
 from nerfkit.viewer import Viewer
 
 
@@ -47,19 +49,33 @@ def begin(arguments: Train, config: Config, command: list[str]) -> Session:
     if alone or (arguments.resume and (folder / "config.json").exists()):
         run = Run.open(folder)
         _same_settings(run, arguments, config)
-        checkpoint = run.load_checkpoint() if run.has_checkpoint else None
-        step, seconds = (0, 0.0) if checkpoint is None else (checkpoint.step, checkpoint.state["train"]["seconds"])
+        _showable(arguments, run.config)
+        standing = Standing.of(run)
+        step = standing.step
         scene = scene_of(run, None if alone else arguments.scene, as_found=True)
         run.resume(step, command)
         remarks = [*_warnings(scene), f"{run.path}: going on from step {step}"]
-        return Session(run, scene, checkpoint is not None, seconds, remarks)
+        return Session(run, scene, step > 0, standing.seconds, remarks)
+    _showable(arguments, config)
     scene = load_scene(arguments.scene, config.data)
+    tiling = divide(scene, config.train.tiles, config.sampler.resolution) if config.train.tiles else None
     folder = folder or _fresh_folder(Path("runs") / scene.name)
     splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
     frame = scene.frame.to_dict()
     run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, command)
     anew = [f"{folder}: there was no run here to resume, so this one begins anew"] if arguments.resume else []
+    if tiling is not None:
+        begin_tiles(run, tiling)
+        anew += [_about(scene, tiling, number) for number in range(len(tiling))]
     return Session(run, scene, False, 0.0, [*_warnings(scene), *anew])
+
+
+def reports_of(session: Session, viewer: Viewer | None) -> Iterator[Report]:
+    """The training itself: of the whole scene, or of its tiles in turn."""
+    run, scene = session.run, session.scene
+    if run.config.train.tiles:
+        return fit_tiles(scene, run)
+    return fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
 
 
 @contextmanager
@@ -145,6 +161,19 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
 def _heeded(kind: int) -> bool:
     """Whether a signal is for us: who starts a command with it ignored (``nohup``, ``&`` in a script) means that."""
     return signal.getsignal(kind) is not signal.SIG_IGN
+
+
+def _showable(arguments: Train, config: Config) -> None:
+    if arguments.view and config.train.tiles:
+        raise UsageError("--view: tiles are put together when all are trained; leave it out, then: nerfkit view RUN")
+
+
+def _about(scene: Scene, tiling: Tiling, number: int) -> str:
+    """Of how much use the views are to a tile."""
+    part = part_of(scene, tiling, number)
+    shares = [float(part.masks[view].mean()) for view in part.splits["train"]]
+    views = f"{len(shares)} of {len(scene.splits['train'])} views, {100 * sum(shares) / len(shares):.0f} % of their"
+    return f"tile {number + 1} of {len(tiling)}: {views} pixels"
 
 
 def _warnings(scene: Scene) -> list[str]:

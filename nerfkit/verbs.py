@@ -29,12 +29,11 @@ def train(words: list[str]) -> int:
 
     arguments, config = parse_train(words)
     started = time.monotonic()  # what is imported below takes its time, too
-    from nerfkit.session import begin, interruptible, page_of, train_until_done
+    from nerfkit.session import begin, interruptible, page_of, reports_of, train_until_done
 
     with interruptible():
         from nerfkit.assess import evaluate_run, refined
         from nerfkit.engines import explain
-        from nerfkit.train.loop import fit
         from nerfkit.train.tensorboard import with_tensorboard
 
         say(explain(config.engine))
@@ -49,7 +48,7 @@ def train(words: list[str]) -> int:
             say(f"kernels and buffers prepared in {preparation:.1f} s")
 
         with page_of(arguments, session, say) as viewer:
-            reports = fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
+            reports = reports_of(session, viewer)
             logged = with_tensorboard(reports, run.path / "tensorboard") if arguments.tensorboard else reports
             watched = logged if viewer is None else viewer.watch(logged)
             if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.stopped):
@@ -78,12 +77,12 @@ def view(words: list[str]) -> int:
         return train([*words, "--view"])
     arguments = parse(View, "view", words)
     from nerfkit.assess import backdrop, scene_of
-    from nerfkit.render import load_model
     from nerfkit.run import Run
+    from nerfkit.tiles import load
     from nerfkit.viewer import Viewer
 
     run = Run.open(arguments.run)
-    model = load_model(run)
+    model = load(run)
     scene = scene_of(run, arguments.scene)
     viewer = Viewer(scene, model, run, arguments.port, backdrop(scene))
     say(f"look at {viewer.url}; closing the page ends this")
@@ -101,9 +100,11 @@ def eval_(words: list[str]) -> int:
     arguments = parse(Eval, "eval", words)
     from nerfkit.assess import evaluate_run, scene_of
     from nerfkit.run import Run
+    from nerfkit.tiles import parts_of
 
     run = Run.open(arguments.run)
-    run.load_checkpoint()  # a run without one is told at once, not after its scene was read
+    for part in parts_of(run):
+        part.load_checkpoint()  # a run without one is told at once, not after its scene was read
     scene = scene_of(run, arguments.scene)
     record = evaluate_run(run, scene, arguments.split, track)
     if arguments.json:
@@ -119,13 +120,13 @@ def render(words: list[str]) -> int:
 
     arguments = parse(Render, "render", words)
     from nerfkit.assess import backdrop, scene_of
-    from nerfkit.render import load_model
     from nerfkit.run import Run
+    from nerfkit.tiles import load
     from nerfkit.video import camera_path, depth_picture, depth_range, film, shoot
 
     _check_render(arguments)
     run = Run.open(arguments.run)
-    model = load_model(run)
+    model = load(run)
     scene = scene_of(run, arguments.scene)
     cameras, fps = camera_path(scene, arguments.path, arguments.frames, arguments.fps)
     if arguments.size is not None:
@@ -157,11 +158,11 @@ def export(words: list[str]) -> int:
     from dataclasses import replace
 
     from nerfkit.assess import scene_of
-    from nerfkit.export import DEFAULT_NAMES, choose_kind, write_cameras, write_mesh, write_points
+    from nerfkit.export import DEFAULT_NAMES, ExportError, choose_kind, write_cameras, write_mesh, write_points
     from nerfkit.mesh import MeshOptions, check_installed, extract_mesh
     from nerfkit.points import gather_points
-    from nerfkit.render import load_model
     from nerfkit.run import Run
+    from nerfkit.tiles import load
 
     run = Run.open(arguments.run)
     out = arguments.out or run.path / "exports" / DEFAULT_NAMES[arguments.kind or "mesh"]
@@ -174,7 +175,9 @@ def export(words: list[str]) -> int:
         return 0
     if kind == "mesh":
         check_installed()
-    model = load_model(run)
+        if run.config.train.tiles:
+            raise ExportError(f"{run.path}: a mesh is made of one model, this is in tiles: export {run.path}/tiles/1")
+    model = load(run)
     scene = scene_of(run, arguments.scene)
     cameras = scene.cameras[scene.splits["train"]]
     if kind == "points":

@@ -16,7 +16,7 @@ from torch import Tensor
 from nerfkit.aside import file_aside, folder_aside
 from nerfkit.cameras import Cameras
 from nerfkit.paths import interpolate, orbit, read_path, spiral
-from nerfkit.render import Model, render_image
+from nerfkit.render import Renderer, render_image
 from nerfkit.scene import Scene
 from nerfkit.types import Rendered
 
@@ -137,13 +137,13 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def shoot(model: Model, cameras: Cameras, background: str = "white") -> Iterator[Rendered]:
+def shoot(model: Renderer, cameras: Cameras, background: str = "white") -> Iterator[Rendered]:
     """Render each camera when its turn comes."""
     for number in range(len(cameras)):
         yield render_image(model, cameras, number, background)
 
 
-def depth_range(model: Model, cameras: Cameras, n_looks: int = 8) -> tuple[float, float]:
+def depth_range(model: Renderer, cameras: Cameras, n_looks: int = 8) -> tuple[float, float]:
     """The depths between which most of what a path shows lies, in scene units; so that one scale serves all frames.
 
     A few small pictures along the path are rendered for it. (1, 2) where all of them are empty.

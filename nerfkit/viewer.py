@@ -28,6 +28,7 @@ from nerfkit.poses import interpolate_poses, mean_up, quaternion, rotation_of
 from nerfkit.render import Model
 from nerfkit.run import Run
 from nerfkit.scene import Scene
+from nerfkit.tiles import Tiles
 from nerfkit.train.progress import Report
 from nerfkit.video import film, shoot
 
@@ -75,7 +76,7 @@ class Viewer:
     Raises ViewerError where viser is not installed or the port is taken.
     """
 
-    def __init__(self, scene: Scene, model: Model, run: Run, port: int = 7007, background: str = "white"):
+    def __init__(self, scene: Scene, model: Model | Tiles, run: Run, port: int = 7007, background: str = "white"):
         try:
             import viser
         except ImportError:

@@ -89,6 +89,39 @@ def toy_capture(tmp_path: Path) -> Path:
     return root
 
 
+def draw_room(cameras: Cameras, number: int) -> np.ndarray:
+    """RGB picture, 8 bits, from inside a box of 8 by 6 by 2 about the origin, painted with waves."""
+    pixels = cameras.pixel_grid(number).flatten(0, 1)
+    rays = cameras.rays(torch.full((len(pixels),), number), pixels)
+    walls = torch.tensor([4.0, 3.0, 1.0]) * rays.rays_d.sign()
+    t = ((walls - rays.rays_o) / rays.rays_d).amin(1)
+    rgb = 0.5 + 0.5 * torch.sin(2 * (rays.rays_o + t[:, None] * rays.rays_d) + torch.tensor([0.0, 1.0, 2.0]))
+    return (rgb * 255).round().byte().view(SIZE // 2, SIZE, 3).numpy()
+
+
+def write_room(folder: Path) -> Path:
+    """Write a folder ``room`` with a transforms.json: 24 views of 32x16 pixels from inside a room, all around."""
+    root = folder / "room"
+    (root / "images").mkdir(parents=True)
+    place = torch.cartesian_prod(torch.linspace(-2.4, 2.4, 4), torch.linspace(-1.5, 1.5, 3), torch.zeros(2))
+    turn = torch.arange(24) * 2.4
+    ahead = torch.stack([turn.cos(), turn.sin(), 0.2 * torch.sin(3 * turn)], -1)
+    c2w = look_at(place, place + ahead, torch.tensor([0.0, 0.0, 1.0]))
+    cameras = Cameras.pinhole(c2w, 16.0, SIZE, SIZE // 2)
+    names = [f"images/{number:03d}.png" for number in range(24)]
+    for number, name in enumerate(names):
+        imageio.imwrite(root / name, draw_room(cameras, number))
+    size = {"w": SIZE, "h": SIZE // 2, "fl_x": 16.0, "fl_y": 16.0}
+    (root / "transforms.json").write_text(json.dumps({**size, "frames": frames_of(cameras, names)}))
+    return root
+
+
+@pytest.fixture
+def toy_room(tmp_path: Path) -> Path:
+    """The room of `write_room`."""
+    return write_room(tmp_path)
+
+
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device that this machine has."""

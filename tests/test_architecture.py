@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "types", "aside"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
-    ("engines", "provenance", "run", "render"),
+    ("engines", "provenance", "run", "render", "tiles"),
     (
         "evaluate",
         "charts",

@@ -522,7 +522,7 @@ def test_what_cannot_be_is_one_sentence(
     told(1, "points cannot be written there", trained, "--kind", "points", "--out", tmp_path / "x.obj")
     told(2, "--resolution 0: expected a positive number", trained, "--resolution", 0)
     told(2, "--parts 2.0: expected a share", trained, "--parts", 2)
-    monkeypatch.setattr("nerfkit.render.load_model", lambda run: model_of(Solid(ball, 1e-6)))
+    monkeypatch.setattr("nerfkit.tiles.load", lambda run: model_of(Solid(ball, 1e-6)))
     if "trimesh" in sys.modules:
         told(1, "no surface found", trained, "--out", tmp_path / "x.glb")
     told(1, "no surface found", trained, "--kind", "points", "--out", tmp_path / "x.ply")

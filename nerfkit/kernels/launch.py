@@ -75,6 +75,14 @@ def prepare_cpu() -> int:
     return n_threads
 
 
+def hand_back_memory() -> None:
+    """Give freed memory back to the system, which `prepare_cpu` keeps: when something large ends and another begins."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return
+
+
 def _start_worker() -> None:
     torch.set_num_threads(1)
 
