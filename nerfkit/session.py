@@ -18,7 +18,7 @@ from nerfkit.scene import Scene, load_scene
 from nerfkit.scene.tiling import Tiling, divide, part_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report, show
-from nerfkit.train.tiles import Standing, begin_tiles, fit_tiles
+from nerfkit.train.tiled import Standing, begin_tiles, fit_tiles
 from nerfkit.viewer import Viewer
 
 

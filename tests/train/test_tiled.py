@@ -22,7 +22,7 @@ from nerfkit.scene.tiling import part_of
 from nerfkit.tiles import LISTING, Tiles, folder_of, load, parts_of, tiling_of
 from nerfkit.train.loop import fit
 from nerfkit.train.progress import Report
-from nerfkit.train.tiles import Standing, fit_tiles, share_of
+from nerfkit.train.tiled import Standing, fit_tiles, share_of
 
 CONFIG = Config(
     field=FieldConfig(n_levels=4, log2_table_size=11, base_resolution=8, finest_resolution=64, width=16),
