@@ -80,8 +80,8 @@ class SamplerConfig:
     """Steps along the diagonal of the inner box: sets the length of a step."""
     cone_angle: float = -1.0
     """Growth of the step with distance; 0 keeps it constant, -1 decides: 0 for an object, 1/256 with a background."""
-    occupancy_threshold: float = 0.01
-    """Optical thickness of one step under which a cell counts as empty."""
+    occupancy_threshold: float = 0.02
+    """Optical thickness of one step under which a cell counts as empty. More hardens surfaces and loses what is thin."""
     update_every: int = 16
     """Steps between two refreshes of the bits."""
     warmup_steps: int = 256
@@ -117,8 +117,8 @@ class TrainConfig:
     each less has to be looked at. Pictures look ten times as deep."""
     gradient_reach: float = 20.0
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
-    distortion: float = 0.0
-    """Weight of the distortion loss: draws haze and floaters together, 0.01 or so; 0 leaves it out."""
+    distortion: float = 0.03
+    """Weight of the distortion loss, which draws haze and floaters together; 0 leaves it out."""
     exposure: bool = False
     """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
     poses: bool = False
