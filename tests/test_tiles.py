@@ -82,6 +82,7 @@ def test_a_model_in_parts_is_the_whole(place: str, counts: tuple[int, int], back
         assert float((whole.rgb - parts.rgb).abs().mean()) < 0.1 / 255
         assert float((whole.opacity - parts.opacity).abs().max()) < 2 * EARLY_STOP
         assert float((whole.distance - parts.distance).abs().max()) < 2 * EARLY_STOP * 40.0
+        assert ((whole.counts > 0) == (parts.counts > 0)).all()
         thickest = max(thickest, float(whole.opacity.mean()))
     assert thickest > 0.5
 
@@ -163,6 +164,24 @@ def test_each_place_is_shown_once_and_in_its_order(place: str, counts: tuple[int
     assert float((seen.rgb - rgb).abs().max()) < bound
     assert float((seen.opacity - opacity).abs().max()) < bound
     assert 0.3 < float(seen.opacity.mean()) < 0.95
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_each_sample_of_the_tiles_is_counted(place: str) -> None:
+    model, boxes = lively(), grid(CUBE, (2, 2))
+    thin = replace(model, field=Fog(1e-3, (0.2, 0.5, 0.9)))  # no ray ends before it has passed everything
+    tiles = Tiles((thin,) * len(boxes), Tiling(CUBE, boxes, (FRAME,) * len(boxes)), model.device)
+    for view in range(2):
+        whole, once, thrice = (
+            render_image(m, around(PLACES[place]), view) for m in (thin, replace(tiles, shifts=(0,)), tiles)
+        )
+        assert once.n_samples == int(once.counts.sum()) > 0
+        # Each sample belongs to one part, give or take one where a ray leaps over what is another's; where parts share
+        # the outside it is looked at for each of those.
+        assert int((once.counts - whole.counts).min()) >= -1
+        inside = thrice.counts - once.counts
+        assert (inside >= 0).all() and (inside % 2 == 0).all(), "the boxes are looked at once for each division"
+        assert int(inside.max()) > 0
 
 
 def test_no_line_shows_where_one_model_ends() -> None:
