@@ -33,7 +33,7 @@ class Counted(Viewer):
 
 
 def drive(viewer: Counted, browser: str, size: int, out: Path) -> dict[str, object]:
-    """Open, orbit for five seconds, look at depth, occupancy and samples, and make a film; returns what was measured."""
+    """Open, orbit for five seconds, look at depth, occupancy and samples, make a film; returns the measurements."""
     from playwright.sync_api import sync_playwright
 
     found: dict[str, object] = {}
