@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.charts import Rig
+from nerfkit.config import Config
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
-from nerfkit.render import Renderer, background_color, render_image
-from nerfkit.report import write_report
+from nerfkit.looks import look
+from nerfkit.render import Model, Renderer, background_color, render_image
+from nerfkit.report import View, write_report
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.scene import Scene, SceneError, load_scene
-from nerfkit.tiles import load, parts_of
+from nerfkit.tiles import Tiles, load, parts_of
 
 ViewsFn = Callable[[list[int]], Iterable[int]]
 """Passes the indices of views through, one when the one before is done: the place for a progress bar."""
@@ -72,7 +75,7 @@ def cost_of(run: Run, checkpoint: Checkpoint) -> Cost:
         train_seconds=float(done["seconds"]),
         n_steps=int(done["n_steps"]),
         rays_per_second=done["n_rays"] / max(done["seconds"], 1e-9),
-        samples_per_ray=done["n_samples"] / max(done["n_rays"], 1),
+        train_samples_per_ray=done["n_samples"] / max(done["n_rays"], 1),
         peak_memory_bytes=int(done["peak_memory_bytes"]),
         model_bytes=checkpoint.model_bytes,
         device=run.provenance["device"],
@@ -89,12 +92,12 @@ def whole_cost(run: Run) -> Cost:
         return costs[0]
     seconds = sum(cost.train_seconds for cost in costs)
     n_rays = sum(cost.rays_per_second * cost.train_seconds for cost in costs)
-    n_samples = sum(cost.samples_per_ray * cost.rays_per_second * cost.train_seconds for cost in costs)
+    n_samples = sum(cost.train_samples_per_ray * cost.rays_per_second * cost.train_seconds for cost in costs)
     return Cost(
         train_seconds=seconds,
         n_steps=sum(cost.n_steps for cost in costs),
         rays_per_second=n_rays / max(seconds, 1e-9),
-        samples_per_ray=n_samples / max(n_rays, 1.0),
+        train_samples_per_ray=n_samples / max(n_rays, 1.0),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
         model_bytes=sum(cost.model_bytes for cost in costs),
         device=costs[0].device,
@@ -135,12 +138,16 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
         raise RunError(f"{run.path}: its scene has no {split} views (it has {filled}), so there is nothing to score")
     background, model = backdrop(scene), load(run)
 
+    counts: dict[str, float] = {}
+
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         for view in views_fn(views):
-            yield scene.image_names[view], _picture(model, scene, view, background), truth(scene, view, background)
+            seen, name = render_image(model, scene.cameras, view, background), scene.image_names[view]
+            counts[name] = seen.n_samples / seen.counts.numel()
+            yield name, seen.rgb, truth(scene, view, background)
 
     masks = {} if scene.masks is None else {scene.image_names[view]: scene.masks[view] for view in views}
-    scores = score_images(pairs(), masks=masks)
+    scores = _with_samples(score_images(pairs(), masks=masks), counts) | {"cells": cells_of(model, run.config)}
     masked = any(not mask.all() for mask in masks.values())
     setting = Setting(background=background, split=split, split_rule=scene.split_rule, masked=masked)
     record = metrics_record(scores, setting, whole_cost(run), run.config)
@@ -150,11 +157,38 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
     run.write_json("metrics.json", record)
     view_of = {scene.image_names[view]: view for view in views}
 
-    def picture(name: str) -> tuple[Tensor, Tensor]:
-        return _picture(model, scene, view_of[name], background), truth(scene, view_of[name], background)
+    def shown(name: str) -> View:
+        view = view_of[name]
+        seen = render_image(model, scene.cameras, view, background)
+        cells = look(model, scene.cameras[[view]], "occupancy").picture / 255.0
+        return View(seen.rgb, truth(scene, view, background), cells, seen.counts)
 
-    write_report(run.path, picture, rig_of(scene))
+    write_report(run.path, shown, rig_of(scene))
     return record
+
+
+def cells_of(model: Model | Tiles, config: Config) -> dict[str, Any]:
+    """What the sampler of a model knows: the kind, cells along a side, levels, share occupied, bytes of the bits.
+
+    Of tiles the mean share, and the bytes of all.
+    """
+    models = model.models if isinstance(model, Tiles) else (model,)
+    with torch.no_grad():
+        each = [one.sampler.cells() for one in models]
+    return {
+        "kind": getattr(config.sampler, "kind", "grid"),
+        "resolution": each[0].stepping.resolution,
+        "n_levels": each[0].stepping.n_levels,
+        "occupied": fmean(float(cells.occupied.float().mean()) for cells in each),
+        "bytes": sum(cells.bits.numel() * cells.bits.element_size() for cells in each),
+    }
+
+
+def _with_samples(scores: dict[str, Any], counts: dict[str, float]) -> dict[str, Any]:
+    """Scores with the samples that a ray reached, in the mean of each view and of all of them."""
+    per_image = [{**record, "samples_per_ray": counts[record["name"]]} for record in scores["per_image"]]
+    mean = fmean(record["samples_per_ray"] for record in per_image)
+    return {**scores, "samples_per_ray": mean, "per_image": per_image}
 
 
 def pictures_of(

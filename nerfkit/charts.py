@@ -91,6 +91,18 @@ def nice_ticks(low: Number, high: Number, count: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def nice_top(value: Number) -> float:
+    """The first of 1, 1.5, 2, 3, 5 and 7.5 times a power of ten that is not less than a positive value; 0 for 0.
+
+    >>> nice_top(11.2), nice_top(0.5), nice_top(80)
+    (15.0, 0.5, 100.0)
+    """
+    if value <= 0:
+        return 0.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(m * power for m in (1, 1.5, 2, 3, 5, 7.5, 10) if m * power >= value * (1 - 1e-9))
+
+
 def _time_ticks(seconds: Number) -> tuple[list[float], float, str]:
     """Ticks in [0, seconds], and the unit (its length and name) they are labelled in."""
     size, unit = next(((s, u) for s, u in ((3600.0, "h"), (60.0, "min")) if seconds >= 2 * s), (1.0, "s"))

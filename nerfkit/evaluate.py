@@ -92,7 +92,8 @@ class Cost:
     """Wall clock from the first step to the last, without loading and evaluation."""
     n_steps: int
     rays_per_second: float
-    samples_per_ray: float
+    train_samples_per_ray: float
+    """Of the training's rays; those of pictures end later."""
     peak_memory_bytes: int
     model_bytes: int
     """On disk, of what rendering needs."""

@@ -1,21 +1,38 @@
-"""What a viewer shows of a model from a camera: colour, depth, opacity or occupancy, all of it or what a box holds."""
+"""What a viewer shows of a model from a camera, all of it or what a box holds, and a sentence about that."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.cameras import Cameras
+from nerfkit.charts import nice_top, si
 from nerfkit.render import Model, render_image
 from nerfkit.tiles import Tiles
+from nerfkit.types import Rendered
 from nerfkit.video import depth_picture
 
-LOOKS = ("colour", "depth", "opacity", "occupancy")
+LOOKS = ("colour", "depth", "opacity", "occupancy", "samples")
+HEAT = cv2.COLORMAP_VIRIDIS
+"""Colours of counts, from few to many."""
+_FADED = 0.6
+"""Share of white in the farthest of the occupied cells."""
 Box = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture, and what there is to say about it."""
+
+    picture: UInt8[np.ndarray, "h w 3"]
+    """RGB."""
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,9 +49,15 @@ class _Blocks:
     def color(
         self, features: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n_rays 3"], ray_indices: Int[Tensor, " n"]
     ) -> Float[Tensor, "n 3"]:
-        """A hue for the place, light and dark in turn from cell to cell of the innermost level."""
-        cells = (features * self.resolution * 2 ** (self.n_levels - 1)).long().sum(1)
-        return (0.25 + 0.6 * features) * torch.where(cells % 2 == 0, 1.0, 0.8)[:, None]
+        """A hue for the place, light and dark in turn from cell to cell of the innermost level.
+
+        Half of what hues there are, or more, is for the innermost cube, and the rest for all that is around it.
+        """
+        n_inner = 2 ** (self.n_levels - 1)
+        cells = (features * self.resolution * n_inner).long().sum(1)
+        away = (features - 0.5) * 2 * n_inner
+        hue = torch.where(away.abs() <= 1, away, away.sign() * (2 - 1 / away.abs())) / (2 - 1 / n_inner)
+        return (0.55 + 0.3 * hue) * torch.where(cells % 2 == 0, 1.0, 0.8)[:, None]
 
 
 def cropped(model: Model | Tiles, box: Box | None) -> Model | Tiles:
@@ -48,29 +71,58 @@ def cropped(model: Model | Tiles, box: Box | None) -> Model | Tiles:
         return replace(model, sampler=model.sampler.cells().within(lower, upper))
 
 
-def look(model: Model | Tiles, camera: Cameras, kind: str, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
-    """A picture of the model as the first of ``camera`` sees it, RGB.
+def look(model: Model | Tiles, camera: Cameras, kind: str, background: str = "white") -> Look:
+    """The model as the first of ``camera`` sees it.
 
     ``kind`` is one of `LOOKS`. Depth is coloured between the nearest and the farthest that the picture shows (the
-    hundredths at both ends apart).
+    hundredths at both ends apart), samples between 0 and `most_of` the picture.
     """
     if kind == "occupancy":
-        return _bytes(_occupancy(model, camera))
+        return Look(_bytes(_occupancy(model, camera)), "occupied cells, the farther the paler")
     rendered = render_image(model, camera, 0, background)
     if kind == "depth":
-        seen = rendered.depth[(rendered.opacity > 0.5) & (rendered.depth > 0)]
-        between = torch.quantile(seen[:: len(seen) // 4096 + 1], torch.tensor([0.01, 0.99])) if len(seen) else None
-        near, far = (1.0, 2.0) if between is None else between.tolist()
-        return depth_picture(rendered.depth, rendered.opacity, (near, max(far, 1.01 * near)))
+        near, far = _depths(rendered)
+        picture = depth_picture(rendered.depth, rendered.opacity, (near, far))
+        return Look(picture, f"red {si(near)} to blue {si(far)} scene units")
+    if kind == "samples":
+        most, mean = most_of([rendered.counts]), float(rendered.counts.float().mean())
+        return Look(heat_map(rendered.counts, most), f"{si(mean)} samples a ray; black 0, violet 1 to yellow {most}")
     if kind == "opacity":
-        return _bytes(rendered.opacity[..., None].expand(-1, -1, 3))
-    return _bytes(rendered.rgb)
+        return Look(_bytes(rendered.opacity[..., None].expand(-1, -1, 3)))
+    return Look(_bytes(rendered.rgb))
+
+
+def heat_map(counts: Int[Tensor, "h w"], most: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Samples of each ray as a colour (RGB): 0 is black, 1 violet, ``most`` and above yellow."""
+    share = (counts.cpu().double() / most).clamp(0, 1).numpy()
+    colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), HEAT)[..., ::-1]
+    return np.where(counts.cpu().numpy()[..., None] > 0, colours, 0).astype(np.uint8)
+
+
+def most_of(pictures: Sequence[Int[Tensor, "h w"]]) -> int:
+    """A round number of samples that few rays of these pictures exceed: one scale for all of them."""
+    return max(1, round(nice_top(max(float(np.quantile(counts.cpu().numpy(), 0.99)) for counts in pictures))))
 
 
 def _occupancy(model: Model | Tiles, camera: Cameras) -> Float[Tensor, "h w 3"]:
+    """Blocks that fade with their distance, or there would be no telling those in front from those behind."""
     if isinstance(model, Tiles):
-        return render_image(replace(model, models=tuple(map(_blocky, model.models))), camera, 0).rgb
-    return render_image(_blocky(model), camera, 0).rgb
+        blocks = replace(model, models=tuple(map(_blocky, model.models)))
+    else:
+        blocks = _blocky(model)
+    seen = render_image(blocks, camera, 0)
+    near, far = _depths(seen)
+    share = ((seen.depth - near) / (far - near)).clamp(0, 1)[..., None]
+    return seen.rgb + _FADED * share * (1 - seen.rgb)
+
+
+def _depths(seen: Rendered) -> tuple[float, float]:
+    """The depths between which most of a picture lies; (1, 1.01) where nothing is seen."""
+    depths = seen.depth[(seen.opacity > 0.5) & (seen.depth > 0)]
+    if not len(depths):
+        return 1.0, 1.01
+    near, far = torch.quantile(depths[:: len(depths) // 4096 + 1], torch.tensor([0.01, 0.99])).tolist()
+    return near, max(far, 1.01 * near)
 
 
 def _blocky(model: Model) -> Model:

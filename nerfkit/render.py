@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -93,12 +93,11 @@ def render_rays(
         room = capacity if torch.is_grad_enabled() else 0
         target, where = field.target(), sampler.steps(rays, jitter)
         rgb, opacity, t_sum, packed_info = cast(target, where, rays, jitter, background, EARLY_STOP, reach, room)
-        n_samples = int(packed_info[:, 1].sum())
     else:
         staged = render_in_stages(field, sampler, rays, background, jitter, reach)
-        rgb, opacity, t_sum, n_samples = staged.rgb, staged.opacity, staged.t_sum, staged.reached.n_owned
+        rgb, opacity, t_sum, packed_info = staged.rgb, staged.opacity, staged.t_sum, staged.reached.packed_info
     distance = t_sum / opacity.clamp(min=1e-6)
-    return Rendered(rgb, opacity, distance, distance * rays.cos, n_samples)
+    return Rendered(rgb, opacity, distance, distance * rays.cos, packed_info[:, 1])
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,7 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
     def whole(name: str) -> Tensor:
         return torch.cat([getattr(p, name) for p in parts]).cpu().unflatten(0, (height, width))
 
-    n_samples = sum(p.n_samples for p in parts)
-    return Rendered(whole("rgb"), whole("opacity"), whole("distance"), whole("depth"), n_samples)
+    return Rendered(**{field.name: whole(field.name) for field in fields(Rendered)})
 
 
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:

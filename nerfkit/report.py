@@ -8,17 +8,20 @@ page can be written again without the scene.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from nerfkit.charts import Curve, Rig, duration, line_chart, rig_views, si, smooth
 from nerfkit.config import Config, flat, to_dict
 from nerfkit.evaluate import AnyPicture, Picture, to_bytes
+from nerfkit.looks import HEAT, heat_map, most_of
 from nerfkit.page import page, section, table
 from nerfkit.run import Run, RunError
 
@@ -26,17 +29,33 @@ PICTURES = "renders/report"
 MAX_WIDTH = 640
 """Pixels; wider pictures are reduced (area average)."""
 
-PictureFn = Callable[[str], tuple[AnyPicture, AnyPicture]]
-"""Name of a view -> (render, truth), of one size."""
+_LESSER = {"cells": 480, "samples": 480}
+"""Widths of pictures of which no pixel has to be seen; they are kept at a lower quality, too."""
 
 
-def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig | None = None) -> Path:
+@dataclass(frozen=True)
+class View:
+    """A held-out view: pictures of one size."""
+
+    render: AnyPicture
+    truth: AnyPicture
+    cells: AnyPicture
+    """The cells that the sampler believes to be occupied."""
+    counts: Int[Tensor, "h w"]
+    """Samples that each ray of ``render`` reached."""
+
+
+ViewFn = Callable[[str], View]
+"""Name of a view -> what it shows."""
+
+
+def write_report(run_folder: Path, view_fn: ViewFn | None = None, rig: Rig | None = None) -> Path:
     """Write ``report.html`` into a run folder; what the run does not have yet is left out.
 
     Args:
         run_folder: of a run, at any moment of its training.
-        picture_fn: gives render and truth of a held-out view; it is asked for the worst, the median and the best. None
-            shows the pictures of the last time, where they are of the same views.
+        view_fn: gives a held-out view; it is asked for the worst, the median and the best. None shows the pictures of
+            the last time, where they are of the same views.
         rig: the scene's cameras; None leaves their picture out.
 
     Returns the page's path. Raises RunError where the folder is no run or one of its files is broken.
@@ -44,10 +63,13 @@ def write_report(run_folder: Path, picture_fn: PictureFn | None = None, rig: Rig
     run = Run.open(run_folder)
     metrics = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
     records = run.read_log()
+    picked = pick_views(metrics.get("per_image", []))
+    kept = _pictures(run, {label: record["name"] for label, record in picked.items()}, view_fn)
     sections = [
         _header(run, metrics, records),
         _tiles(metrics, records),
-        section("Held-out views", _views(run, pick_views(metrics.get("per_image", [])), picture_fn)),
+        section("Held-out views", _views(picked, kept)),
+        section("Where the sampler looks", _looks(picked, kept, metrics.get("cells"))),
         section("Course of the training", _curves(records)),
         section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records) + _exposure(records)),
         section("Settings that differ from the defaults", _settings(run.config)),
@@ -128,54 +150,94 @@ def _tiles(metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>\n{note}'
 
 
-def _views(run: Run, picked: dict[str, dict[str, Any]], picture_fn: PictureFn | None) -> str:
-    """Render, truth and error of the picked views; writes the pictures where it is given a source of them."""
-    names = {label: record["name"] for label, record in picked.items()}
-    if picture_fn is not None and names:
-        _write_pictures(run, names, picture_fn)
+def _pictures(run: Run, names: dict[str, str], view_fn: ViewFn | None) -> dict[str, Any]:
+    """What is known of the pictures of these views, which are written if there is a source; empty if there are none."""
+    if view_fn is not None and names:
+        _write_pictures(run, {label: view_fn(name) for label, name in names.items()}, names)
     try:
         kept = run.read_json(f"{PICTURES}/views.json")
     except RunError:
+        return {}
+    return kept if names and kept["names"] == names else {}
+
+
+def _views(picked: dict[str, dict[str, Any]], kept: dict[str, Any]) -> str:
+    """Render, truth and error of the picked views."""
+    if not kept:
         return ""
-    if not names or kept["names"] != names:
-        return ""
-    figures = []
-    for label, record in picked.items():
-        images = "".join(
-            f'<div><img src="{PICTURES}/{label.lower()}-{kind}.jpg" alt="{label} view, {kind}"/>'
-            f"<span>{kind}</span></div>"
-            for kind in ("render", "truth", "error")
-        )
-        figures.append(
-            f'<figure class="card"><figcaption><b>{label} view</b><span>{escape(record["name"])}  ·  '
-            f"{record['psnr']:.2f} dB  ·  SSIM {record['ssim']:.4f}</span></figcaption>"
-            f'<div class="trio">{images}</div></figure>'
-        )
-    stops = cv2.applyColorMap(np.linspace(0, 255, 9).astype(np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
-    colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in stops.tolist())
+    figures = [
+        _figure(label, f"{record['name']}  ·  {record['psnr']:.2f} dB  ·  SSIM {record['ssim']:.4f}", _COMPARED)
+        for label, record in picked.items()
+    ]
     scale = (
-        f'<p class="note">Error: mean absolute difference over the channels, 0 '
-        f'<span class="scale" style="background:linear-gradient(90deg,{colours})"></span> {kept["top"]:.2g} and above, '
-        "of a range of 1; one scale for all views.</p>"
+        f'<p class="note">Error: mean absolute difference over the channels, 0 {_scale(cv2.COLORMAP_INFERNO)} '
+        f"{kept['top']:.2g} and above, of a range of 1; one scale for all views.</p>"
     )
     return f'<div class="views">{"".join(figures)}</div>\n{scale}'
 
 
-def _write_pictures(run: Run, names: dict[str, str], picture_fn: PictureFn) -> None:
-    pairs = {label: picture_fn(name) for label, name in names.items()}
+def _looks(picked: dict[str, dict[str, Any]], kept: dict[str, Any], cells: dict[str, Any] | None) -> str:
+    """Render, occupied cells and samples of each ray of the picked views."""
+    if "most" not in kept or cells is None:
+        return ""
+    figures = [
+        _figure(label, f"{record['name']}  ·  {si(record['samples_per_ray'])} samples a ray in the mean", _LOOKED)
+        for label, record in picked.items()
+    ]
+    side, levels = cells["resolution"], "level" if cells["n_levels"] == 1 else "levels"
+    notes = [
+        "Rays step in occupied cells alone, and end where nothing more can be seen. Cells are drawn opaque, chequered, "
+        "in the colours of their places, the paler the farther.",
+        f"Samples that a ray reached: black 0, from 1 {_scale(HEAT)} to {kept['most']} and above; "
+        "one scale for all views.",
+        f"Kind of cells: {escape(cells['kind'])}, {side} × {side} × {side} in {cells['n_levels']} {levels}, "
+        f"{100 * cells['occupied']:.2g} % occupied, {si(cells['bytes'])}B of bits.",
+    ]
+    told = "".join(f'<p class="note">{note}</p>' for note in notes)
+    return f'<div class="views">{"".join(figures)}</div>\n{told}'
+
+
+_COMPARED = {"render": "render", "truth": "truth", "error": "error"}
+_LOOKED = {"render": "render", "cells": "occupied cells", "samples": "samples of each ray"}
+"""Kinds of pictures of a view, side by side, and what is said under them."""
+
+
+def _figure(label: str, facts: str, kinds: dict[str, str]) -> str:
+    images = "".join(
+        f'<div><img src="{PICTURES}/{label.lower()}-{kind}.jpg" alt="{label} view, {said}"/><span>{said}</span></div>'
+        for kind, said in kinds.items()
+    )
+    return (
+        f'<figure class="card"><figcaption><b>{label} view</b><span>{escape(facts)}</span></figcaption>'
+        f'<div class="trio">{images}</div></figure>'
+    )
+
+
+def _scale(colormap: int) -> str:
+    """A bar of the colours of one of OpenCV's scales."""
+    stops = cv2.applyColorMap(np.linspace(0, 255, 9).astype(np.uint8)[:, None], colormap)[:, 0, ::-1]
+    colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in stops.tolist())
+    return f'<span class="scale" style="background:linear-gradient(90deg,{colours})"></span>'
+
+
+def _write_pictures(run: Run, views: dict[str, View], names: dict[str, str]) -> None:
     # One scale for all, set by the larger errors but not by a handful of outliers.
-    top = max(float(np.quantile(_difference(*pair), 0.995)) for pair in pairs.values()) or 1 / 255
+    top = max(float(np.quantile(_difference(view.render, view.truth), 0.995)) for view in views.values()) or 1 / 255
+    most = most_of([view.counts for view in views.values()])
     folder = run.path / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    for label, (render, truth) in pairs.items():
-        images = {"render": to_bytes(render), "truth": to_bytes(truth), "error": error_map(render, truth, top)}
+    for label, view in views.items():
+        images = {kind: to_bytes(getattr(view, kind)) for kind in ("render", "truth", "cells")}
+        images |= {"error": error_map(view.render, view.truth, top), "samples": heat_map(view.counts, most)}
         for kind, image in images.items():
-            if image.shape[1] > MAX_WIDTH:
-                height = round(image.shape[0] * MAX_WIDTH / image.shape[1])
-                image = cv2.resize(image, (MAX_WIDTH, height), interpolation=cv2.INTER_AREA)
-            options = [cv2.IMWRITE_JPEG_QUALITY, 93, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+            width = _LESSER.get(kind, MAX_WIDTH)
+            if image.shape[1] > width:
+                height = round(image.shape[0] * width / image.shape[1])
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            quality = 80 if kind in _LESSER else 93
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
             cv2.imwrite(str(folder / f"{label.lower()}-{kind}.jpg"), image[..., ::-1], options)
-    run.write_json(f"{PICTURES}/views.json", {"names": names, "top": top})
+    run.write_json(f"{PICTURES}/views.json", {"names": names, "top": top, "most": most})
 
 
 def _curves(records: list[dict[str, Any]]) -> str:

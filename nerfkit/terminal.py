@@ -34,12 +34,13 @@ def print_record(record: dict[str, Any]) -> None:
     from nerfkit.charts import duration, si
 
     lpips = f"{record['lpips']:.4f}" if record["lpips"] is not None else f"none ({record['lpips_reason']})"
-    rates = f"{si(record['rays_per_second'])} rays/s, {si(record['samples_per_ray'])} samples/ray"
+    rates = f"{si(record['rays_per_second'])} rays/s, {si(record['train_samples_per_ray'])} samples/ray"
     rows = {
         "PSNR": f"{record['psnr']:.2f} dB",
         "SSIM": f"{record['ssim']:.4f}",
         "GMSD": f"{record['gmsd']:.4f}",
         "LPIPS": lpips,
+        "samples": f"{si(record['samples_per_ray'])} a ray of these views",
         "protocol": f"{record['protocol']}, {record['n_images']} {record['split']} views over {record['background']}",
         "training": f"{duration(record['train_seconds'])}, {record['n_steps']} steps, {rates}",
         "size": f"model {si(record['model_bytes'])}B, peak memory {si(record['peak_memory_bytes'])}B",

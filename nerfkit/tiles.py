@@ -51,19 +51,21 @@ class _Sum:
     rgb: Float[Tensor, "n 3"]
     trans: Float[Tensor, " n"]
     t_sum: Float[Tensor, " n"]
-    n_samples: int = 0
+    counts: Int[Tensor, " n"]
+    """Samples that they reached, in all models and divisions."""
 
     @classmethod
     def empty(cls, n: int, device: torch.device, trans: float = 1.0) -> _Sum:
         t_sum = torch.zeros(n, device=device)
-        return cls(torch.zeros(n, 3, device=device), torch.full_like(t_sum, trans), t_sum)
+        rgb, counts = torch.zeros(n, 3, device=device), torch.zeros(n, dtype=torch.int32, device=device)
+        return cls(rgb, torch.full_like(t_sum, trans), t_sum, counts)
 
     def mix(self, rows: Int[Tensor, " k"], share: Float[Tensor, " k"] | float, seen: _Sum) -> None:
         """Add a share of what some rays meet, to a sum that begins at nothing (`trans` too)."""
         self.rgb[rows] += torch.as_tensor(share, device=self.rgb.device).view(-1, 1) * seen.rgb
         self.trans[rows] += share * seen.trans
         self.t_sum[rows] += share * seen.t_sum
-        self.n_samples += seen.n_samples
+        self.counts[rows] += seen.counts
 
     def add(self, rows: Int[Tensor, " k"], seen: _Sum) -> None:
         """Lay what some rays meet next behind what they have met."""
@@ -71,7 +73,7 @@ class _Sum:
         self.rgb[rows] += trans[:, None] * seen.rgb
         self.t_sum[rows] += trans * seen.t_sum
         self.trans[rows] = trans * seen.trans
-        self.n_samples += seen.n_samples
+        self.counts[rows] += seen.counts
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Tiles:
             sky = self._sky(rays, shares) if behind is None else behind.to(self.device)
             distance = met.t_sum / opacity.clamp(min=1e-6)
             rgb = met.rgb + met.trans[:, None] * sky
-        return Rendered(rgb, opacity, distance, distance * rays.cos, met.n_samples)
+        return Rendered(rgb, opacity, distance, distance * rays.cos, met.counts)
 
     def within(self, box: Box) -> Tiles:
         """The same without what lies outside of a box."""
@@ -230,7 +232,7 @@ def _less(cells: Cells, others: Cells) -> Cells:
 
 def _meet(model: Model, rays: Rays) -> _Sum:
     seen = model.render(rays, torch.zeros(len(rays), 3, device=model.device))
-    return _Sum(seen.rgb, 1.0 - seen.opacity, seen.opacity * seen.distance, seen.n_samples)
+    return _Sum(seen.rgb, 1.0 - seen.opacity, seen.opacity * seen.distance, seen.counts)
 
 
 def folder_of(run: Run, number: int) -> Path:

@@ -103,8 +103,13 @@ class Rendered:
     """Expected distance along the ray, scene units; 0 where opacity is 0."""
     depth: Float[Tensor, "*rays"]
     """Expected z in the camera, scene units; 0 where opacity is 0."""
-    n_samples: int = 0
-    """Samples that the rays reached: those of which the picture is made."""
+    counts: Int[Tensor, "*rays"]
+    """Samples that each ray reached: those of which the picture is made."""
+
+    @property
+    def n_samples(self) -> int:
+        """Those of all rays together."""
+        return int(self.counts.sum())
 
 
 @runtime_checkable

@@ -192,12 +192,14 @@ class Viewer:
         begun = time.monotonic()
         camera = _camera_of(page.client.camera, rows)
         box = self._box()
-        picture = look(cropped(self.model, box), camera, self._kind.value, self.background if box is None else "white")
+        background = self.background if box is None else "white"
+        seen = look(cropped(self.model, box), camera, self._kind.value, background)
+        self._caption.content = seen.caption
         quality = 90 if rows == int(self._size.value) else 70
-        page.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
+        page.client.scene.set_background_image(seen.picture, format="jpeg", jpeg_quality=quality)
         page.seconds = time.monotonic() - begun
         page.drawn, page.rows = begun, rows
-        self._speed = 0.7 * self._speed + 0.3 * picture.shape[0] * picture.shape[1] / max(page.seconds, 1e-3)
+        self._speed = 0.7 * self._speed + 0.3 * seen.picture[..., 0].size / max(page.seconds, 1e-3)
 
     def _box(self) -> tuple[float, ...] | None:
         return (*self._lower.value, *self._upper.value) if self._crop.value else None
@@ -229,6 +231,7 @@ class Viewer:
         self._pause = gui.add_button("Pause training", visible=False)
         self._pause.on_click(lambda _: self._toggle())
         self._kind = gui.add_dropdown("Show", LOOKS)
+        self._caption = gui.add_markdown("")
         self._size = gui.add_slider(
             "Rows when still", _LEAST, 1080, 8, max(_LEAST, min(512, self._rows_of_photographs()))
         )

@@ -6,14 +6,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from nerfkit.assess import backdrop, cost_of, evaluate_run, rig_of, scene_of, truth
+from nerfkit.charts import si
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
+from nerfkit.looks import look
 from nerfkit.poses import SceneError
-from nerfkit.render import new_model
+from nerfkit.render import load_model, new_model, render_image
 from nerfkit.run import Run, RunError
 from nerfkit.scene import Scene, load_scene
 
@@ -62,7 +65,7 @@ def test_pictures_of_an_object_are_over_white_unless_told(toy_scene: Path, asked
 def test_the_cost_is_that_of_the_training(toy_scene: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", load_scene(toy_scene, DataConfig()))
     cost = cost_of(run, run.load_checkpoint())
-    assert (cost.train_seconds, cost.n_steps, cost.rays_per_second, cost.samples_per_ray) == (4.0, 20, 250.0, 9.0)
+    assert (cost.train_seconds, cost.n_steps, cost.rays_per_second, cost.train_samples_per_ray) == (4.0, 20, 250.0, 9.0)
     assert cost.peak_memory_bytes == 12345
     assert cost.model_bytes == run.load_checkpoint().model_bytes > 0
 
@@ -81,6 +84,35 @@ def test_the_record_and_the_report_are_written(toy_scene: Path, tmp_path: Path) 
     assert [one["name"] for one in record["per_image"]] == [scene.image_names[view] for view in seen]
     assert json.loads((run.path / "metrics.json").read_text())["psnr"] == record["psnr"]
     assert (run.path / "report.html").exists()
+
+
+def test_samples_are_those_of_the_held_out_rays(toy_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    run = make_run(tmp_path / "run", scene)
+    record, model = evaluate_run(run, scene), load_model(run)
+    seen = {scene.image_names[view]: render_image(model, scene.cameras, view) for view in scene.splits["test"]}
+    for one in record["per_image"]:
+        assert one["samples_per_ray"] == pytest.approx(float(seen[one["name"]].counts.double().mean()))
+    everything = sum(picture.n_samples for picture in seen.values())
+    assert record["samples_per_ray"] == pytest.approx(everything / (len(seen) * 32 * 32)) and everything > 0
+    assert record["train_samples_per_ray"] == 9.0
+    wanted = {"kind": "grid", "resolution": 32, "n_levels": 1, "bytes": 32**3 // 8}
+    assert wanted.items() <= record["cells"].items()
+    assert record["cells"]["occupied"] == pytest.approx(model.sampler.occupancy)
+
+
+def test_the_report_shows_where_the_sampler_looks(toy_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(toy_scene, DataConfig())
+    run = make_run(tmp_path / "run", scene)
+    record = evaluate_run(run, scene)
+    page = (run.path / "report.html").read_text()
+    assert "Where the sampler looks" in page and f"{si(record['samples_per_ray'])}<" in page
+    for label, name in run.read_json("renders/report/views.json")["names"].items():
+        view = scene.image_names.index(name)
+        shown = {kind: run.path / "renders" / "report" / f"{label.lower()}-{kind}.jpg" for kind in ("cells", "samples")}
+        assert all(f"renders/report/{path.name}" in page for path in shown.values())
+        cells = look(load_model(run), scene.cameras[[view]], "occupancy").picture
+        assert np.abs(cv2.imread(str(shown["cells"]))[..., ::-1].astype(int) - cells).mean() < 8
 
 
 def test_another_split_leaves_the_record_alone(toy_scene: Path, tmp_path: Path) -> None:

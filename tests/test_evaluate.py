@@ -142,8 +142,9 @@ def test_a_record_is_complete_and_json():
     setting = Setting(background="white", split="test", split_rule="every 8th view")
     cost = Cost(12.5, 400, 1e6, 8.5, 10**9, 20_000_000, "some device")
     record = metrics_record(scores, setting, cost, Config())
-    wanted = "protocol psnr ssim lpips lpips_reason n_images train_seconds n_steps rays_per_second samples_per_ray "
-    wanted += "peak_memory_bytes model_bytes device background split split_rule per_image versions commit config_hash"
+    wanted = "protocol psnr ssim lpips lpips_reason n_images train_seconds n_steps rays_per_second "
+    wanted += "train_samples_per_ray peak_memory_bytes model_bytes device background split split_rule per_image "
+    wanted += "versions commit config_hash"
     assert set(wanted.split()) <= record.keys()
     assert record["protocol"] == "nerfkit-v1" and record["rules"]["ssim_sigma"] == 1.5
     assert record["per_image"][0].keys() >= {"name", "psnr", "ssim"}

@@ -15,7 +15,16 @@ from torch.nn import functional as F
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels import reference
-from nerfkit.render import EARLY_STOP, Model, background_color, load_model, new_model, render_image, render_rays
+from nerfkit.render import (
+    EARLY_STOP,
+    Model,
+    background_color,
+    load_model,
+    new_model,
+    render_image,
+    render_in_stages,
+    render_rays,
+)
 from nerfkit.run import Run, RunError
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene import load_scene
@@ -83,13 +92,13 @@ class TestFog:
         assert_close(rendered.opacity, torch.ones(50))
         assert_close(rendered.distance, entry + grid.stepping.min_step / 2)
         assert_close(rendered.depth, rendered.distance * rays.cos)
-        assert rendered.n_samples == 50
+        assert rendered.counts.tolist() == [1] * 50 and rendered.n_samples == 50
 
     def test_a_ray_that_misses_has_no_distance(self, device: torch.device) -> None:
         rays = Rays(torch.tensor([[2.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]]), torch.ones(1)).to(device)
         grid, behind = OccupancyGrid(SamplerConfig(resolution=32), 1, device), torch.full((1, 3), 0.3, device=device)
         rendered = render_rays(Fog(9.0), grid, rays, behind, torch.zeros(1, device=device))
-        assert torch.equal(rendered.rgb, behind) and rendered.n_samples == 0
+        assert torch.equal(rendered.rgb, behind) and rendered.counts.tolist() == [0]
         assert rendered.opacity.tolist() == rendered.distance.tolist() == rendered.depth.tolist() == [0.0]
 
 
@@ -131,6 +140,31 @@ def test_the_chain_is_that_of_the_twins(device: torch.device) -> None:
     assert float(opacity.detach().max()) > 0.5
 
 
+@pytest.mark.parametrize("sigma", [0.0, 3.0, 50.0])
+def test_steps_twice_as_long_are_half_as_many(sigma: float, device: torch.device) -> None:
+    fog, rays, behind = Fog(sigma), rays_through(200, device), torch.zeros(200, 3, device=device)
+    configs = [SamplerConfig(resolution=32, n_steps=n_steps) for n_steps in (256, 512)]
+    with torch.no_grad():
+        few, many = (
+            render_rays(fog, OccupancyGrid(c, 1, device), rays, behind, torch.full((200,), 0.5, device=device)).counts
+            for c in configs
+        )
+    # Either end of a ray may fall on the one side of a step or on the other.
+    assert int((many - 2 * few).abs().max()) <= 2
+    assert few.sum() > 200 and few.dtype == torch.int32
+
+
+def test_both_ways_of_a_cpu_count_alike() -> None:
+    field, rays = lively(HashField(SMALL.field, CPU)), rays_through(60, CPU)
+    grid, jitter, behind = OccupancyGrid(SMALL.sampler, 1, CPU), torch.full((60,), 0.5), torch.zeros(60, 3)
+    with torch.no_grad():
+        whole = render_rays(field, grid, rays, behind, jitter)
+        reached = render_in_stages(field, grid, rays, behind, jitter).reached
+    assert whole.n_samples == pytest.approx(reached.n_owned, abs=3)
+    assert int((whole.counts - reached.packed_info[:, 1]).abs().max()) <= 1
+    assert int(whole.counts.max()) > 5
+
+
 def test_names_of_backgrounds() -> None:
     assert background_color("white").tolist() == [1.0, 1.0, 1.0] == background_color("random").tolist()
     assert background_color("black").tolist() == [0.0, 0.0, 0.0]
@@ -147,7 +181,9 @@ class TestPictures:
         picture = render_image(model, scene.cameras, 0)
         assert picture.rgb.shape == (32, 32, 3)
         assert picture.opacity.shape == picture.distance.shape == picture.depth.shape == (32, 32)
-        assert not picture.rgb.requires_grad and picture.n_samples > 0
+        assert not picture.rgb.requires_grad
+        assert picture.counts.shape == (32, 32) and picture.n_samples == int(picture.counts.sum()) > 0
+        assert (picture.opacity[picture.counts == 0] == 0).all()
         hit = picture.opacity > 0.99
         assert hit.any() and (picture.depth[hit] <= picture.distance[hit]).all()
         reach = math.sqrt(3.0) / 2 / scene.frame.scale
@@ -165,6 +201,7 @@ class TestPictures:
             some = render_rays(model.field, model.sampler, rays, torch.zeros(6, 3), torch.full((6,), 0.5))
         assert_close(picture.rgb[20, 3:9], some.rgb, torch.bfloat16)
         assert_close(picture.depth[20, 3:9] * scene.frame.scale, some.depth, torch.bfloat16)
+        assert torch.equal(picture.counts[20, 3:9], some.counts)
 
     def test_a_saved_model_renders_the_same_picture(self, scene: Scene, tmp_path: Path) -> None:
         model = new_model(SMALL, scene.frame)
@@ -193,4 +230,4 @@ class TestPictures:
     def test_cells_that_are_not_allowed_stay_empty(self, scene: Scene) -> None:
         nothing = torch.zeros(scene.frame.n_levels, 32, 32, 32, dtype=torch.bool)
         picture = render_image(new_model(SMALL, scene.frame, nothing), scene.cameras, 0)
-        assert (picture.rgb == 1.0).all() and not picture.opacity.any() and picture.n_samples == 0
+        assert (picture.rgb == 1.0).all() and not picture.opacity.any() and not picture.counts.any()

@@ -9,11 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, rig_views, si, smooth
+from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, nice_top, rig_views, si, smooth
 from nerfkit.config import Config, FieldConfig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
-from nerfkit.report import error_map, pick_views, write_report
+from nerfkit.looks import heat_map, most_of
+from nerfkit.report import View, error_map, pick_views, write_report
 from nerfkit.run import Run, RunError
 
 NAMES = [f"views/<r>&'{index}.png" for index in range(5)]
@@ -24,6 +26,12 @@ def pictures(name: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(index)
     truth = rng.random((30, 40, 3))
     return np.clip(truth + 0.02 * (1 + index) * rng.standard_normal(truth.shape), 0, 1), truth
+
+
+def views(name: str) -> View:
+    render, truth = pictures(name)
+    counts = torch.arange(30 * 40).view(30, 40).int() // (1 + NAMES.index(name))
+    return View(render, truth, np.full((30, 40, 3), 0.5), counts)
 
 
 def make_rig(n: int = 12, up: int = 2) -> Rig:
@@ -60,6 +68,9 @@ def make_run(folder: Path, trained: bool = True, scored: bool = True) -> Run:
     if scored:
         scores = score_images((name, *pictures(name)) for name in NAMES)
         cost = Cost(120.0, 39, 1e5, 9.0, 2**30, 2**20, "device")
+        for one in scores["per_image"]:
+            one["samples_per_ray"] = float(views(one["name"]).counts.float().mean())
+        scores["cells"] = {"kind": "gr<id", "resolution": 64, "n_levels": 3, "occupied": 0.0423, "bytes": 98304}
         record = metrics_record(scores, Setting("white", "test", "every <8th>"), cost, config)
         run.write_json("metrics.json", record)
     return run
@@ -112,7 +123,7 @@ def check_page(path: Path) -> Page:
 
 def test_a_full_page(tmp_path):
     run = make_run(tmp_path)
-    path = write_report(run.path, pictures, make_rig())
+    path = write_report(run.path, views, make_rig())
     assert path == run.path / "report.html"
     page = check_page(path)
     for words in ("toy & co · a<b", "Worst view", "Median view", "Best view", "SSIM 0.", "</td>", "Cameras", "2:00min"):
@@ -120,33 +131,56 @@ def test_a_full_page(tmp_path):
     assert "field.width" in page.text and "32  instead of 64" in page.text
     assert "9 train" in page.text and "3 held out" in page.text
     assert "every <8th>" in page.text and "No LPIPS" in page.text
-    assert len(page.references) == 9 and page.tags.count("svg") == 8
+    assert len(page.references) == 18 and page.tags.count("svg") == 8
+    assert "Where the sampler looks" in page.text and "600 samples a ray in the mean" in page.text
+    assert "Kind of cells: gr<id, 64 × 64 × 64 in 3 levels, 4.2 % occupied, 98.3 kB of bits." in page.text
     assert not list(run.path.glob(".*"))
+
+
+def test_one_scale_of_samples_serves_all_views(tmp_path):
+    run = make_run(tmp_path)
+    text = check_page(write_report(run.path, views)).text
+    kept = run.read_json("renders/report/views.json")
+    counts = {label.lower(): views(name).counts for label, name in kept["names"].items()}
+    assert kept["most"] == most_of(list(counts.values())) and f"to {kept['most']} and above" in text
+    for label, each in counts.items():
+        shown = cv2.imread(str(run.path / f"renders/report/{label}-samples.jpg"))[..., ::-1]
+        wanted = heat_map(each, kept["most"]).astype(float)
+        assert np.abs(shown - wanted).mean() < 6, "the picture is that of its view, in the common scale"
+
+
+def test_a_page_of_before_has_no_looks(tmp_path):
+    run = make_run(tmp_path)
+    write_report(run.path, views)
+    kept = run.read_json("renders/report/views.json")
+    run.write_json("renders/report/views.json", {key: kept[key] for key in ("names", "top")})
+    page = check_page(write_report(run.path))
+    assert "Where the sampler looks" not in page.text and len(page.references) == 9
 
 
 def test_refined_poses_are_told(tmp_path):
     run = make_run(tmp_path)
-    assert "refined" not in check_page(write_report(run.path, pictures, make_rig())).text
+    assert "refined" not in check_page(write_report(run.path, views, make_rig())).text
     for number in (1, 2):
         found = {"degrees": {"median": 0.25, "most": 1.5 * number}, "shift": {"median": 0.01, "most": 0.125}}
         run.log({"step": 40, "seconds": 120.0, "poses": {"round": number, "n_views": 9, "n_moved": 7, **found}})
-    text = check_page(write_report(run.path, pictures, make_rig())).text
+    text = check_page(write_report(run.path, views, make_rig())).text
     assert "7 of 9 poses of training views were refined" in text
     assert "0.25° and 0.01 scene units in the median, 3° and 0.12 scene units at most" in text
 
 
 def test_exposures_are_told(tmp_path):
     run = make_run(tmp_path)
-    assert "exposed" not in check_page(write_report(run.path, pictures, make_rig())).text
+    assert "exposed" not in check_page(write_report(run.path, views, make_rig())).text
     for most in (1.1, 1.25):
         run.log({"step": 40, "seconds": 120.0, "exposure": {"least": 0.8, "most": most}})
-    text = check_page(write_report(run.path, pictures, make_rig())).text
+    text = check_page(write_report(run.path, views, make_rig())).text
     assert "exposed at 0.80 to 1.25 times the mean" in text
 
 
 def test_the_page_moves_with_its_folder(tmp_path):
     run = make_run(tmp_path)
-    write_report(run.path, pictures, make_rig())
+    write_report(run.path, views, make_rig())
     assert str(tmp_path) not in (run.path / "report.html").read_text()
     moved = tmp_path / "other" / "place"
     shutil.move(run.path, moved)
@@ -164,8 +198,8 @@ def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
 
 def test_the_pictures_stay_until_they_are_of_other_views(tmp_path):
     run = make_run(tmp_path)
-    write_report(run.path, pictures)
-    assert len(check_page(write_report(run.path)).references) == 9
+    write_report(run.path, views)
+    assert len(check_page(write_report(run.path)).references) == 18
     metrics = run.read_json("metrics.json")
     metrics["per_image"][0]["psnr"] = 1.0  # another view is the worst now
     run.write_json("metrics.json", metrics)
@@ -181,12 +215,16 @@ def test_pictures_are_those_of_the_view_and_not_larger_than_needed(tmp_path):
     run = make_run(tmp_path)
 
     def wide(name):
-        return tuple(np.kron(image, np.ones((20, 20, 1))) for image in pictures(name))
+        view, ones = views(name), np.ones((20, 20, 1))
+        large = [np.kron(picture, ones) for picture in (view.render, view.truth, view.cells)]
+        return View(*large, torch.from_numpy(np.kron(view.counts, ones[..., 0])).int())
 
     write_report(run.path, wide)
     worst = run.read_json("renders/report/views.json")["names"]["Worst"]
     written = cv2.imread(str(run.path / "renders/report/worst-truth.jpg"))[..., ::-1] / 255
     assert written.shape == (480, 640, 3)
+    sizes = {cv2.imread(str(path)).shape for path in (run.path / "renders/report").glob("*.jpg")}
+    assert sizes == {(480, 640, 3), (360, 480, 3)}
     assert np.abs(cv2.resize(written, (40, 30), interpolation=cv2.INTER_AREA) - pictures(worst)[1]).max() < 0.06
 
 
@@ -200,6 +238,20 @@ def test_worst_median_best():
     assert list(pick_views(records[:2])) == ["Worst", "Best"]
     assert list(pick_views(records[:1])) == ["Worst"]
     assert pick_views([]) == {}
+
+
+def test_more_samples_are_lighter_and_none_are_black():
+    counts = torch.tensor([[0, 1, 5, 10, 20, 40, 99]])
+    light = heat_map(counts, 40).sum(-1)[0].astype(int)
+    assert light[0] == 0 and np.all(np.diff(light[:6]) > 0) and light[5] == light[6]
+    assert np.array_equal(heat_map(2 * counts, 80)[:, 2:], heat_map(counts, 40)[:, 2:])
+
+
+def test_few_rays_exceed_the_scale_of_samples():
+    counts = torch.poisson(torch.full((50, 50), 9.0), generator=torch.Generator().manual_seed(0)).int()
+    most = most_of([counts, torch.zeros(50, 50).int()])
+    assert float((counts > most).float().mean()) <= 0.01 and most <= 2 * int(counts.max())
+    assert most_of([torch.zeros(3, 3).int()]) == 1
 
 
 def test_error_map_grows_lighter_with_the_error():
@@ -254,6 +306,12 @@ def test_ticks_are_round_inside_and_few():
         assert 2 <= len(ticks) <= 8
         assert low - 1e-6 * span <= ticks[0] and ticks[-1] <= low + span * (1 + 1e-6)
     assert nice_ticks(3, 3) == [3]
+
+
+def test_a_top_is_round_and_not_exceeded():
+    for value in 10 ** np.random.default_rng(0).uniform(-3, 6, 200):
+        assert value * (1 - 1e-6) <= nice_top(float(value)) <= 2 * value
+    assert [nice_top(v) for v in (0, 0.5, 7, 11.2, 80)] == [0, 0.5, 7.5, 15, 100]
 
 
 def test_numbers_for_people():

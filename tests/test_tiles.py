@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -82,6 +83,7 @@ def test_a_model_in_parts_is_the_whole(place: str, counts: tuple[int, int], back
         assert float((whole.rgb - parts.rgb).abs().mean()) < 0.1 / 255
         assert float((whole.opacity - parts.opacity).abs().max()) < 2 * EARLY_STOP
         assert float((whole.distance - parts.distance).abs().max()) < 2 * EARLY_STOP * 40.0
+        assert ((whole.counts > 0) == (parts.counts > 0)).all()
         thickest = max(thickest, float(whole.opacity.mean()))
     assert thickest > 0.5
 
@@ -165,6 +167,24 @@ def test_each_place_is_shown_once_and_in_its_order(place: str, counts: tuple[int
     assert 0.3 < float(seen.opacity.mean()) < 0.95
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_each_sample_of_the_tiles_is_counted(place: str) -> None:
+    model, boxes = lively(), grid(CUBE, (2, 2))
+    thin = replace(model, field=Fog(1e-3, (0.2, 0.5, 0.9)))  # no ray ends before it has passed everything
+    tiles = Tiles((thin,) * len(boxes), Tiling(CUBE, boxes, (FRAME,) * len(boxes)), model.device)
+    for view in range(2):
+        whole, once, thrice = (
+            render_image(m, around(PLACES[place]), view) for m in (thin, replace(tiles, shifts=(0,)), tiles)
+        )
+        assert once.n_samples == int(once.counts.sum()) > 0
+        # Each sample belongs to one part, give or take one where a ray leaps over what is another's; where parts share
+        # the outside it is looked at for each of those.
+        assert int((once.counts - whole.counts).min()) >= -1
+        inside = thrice.counts - once.counts
+        assert (inside >= 0).all() and (inside % 2 == 0).all(), "the boxes are looked at once for each division"
+        assert int(inside.max()) > 0
+
+
 def test_no_line_shows_where_one_model_ends() -> None:
     tiles = foggy((2, 1))
     n, cell = 401, SIDE / 32
@@ -212,8 +232,13 @@ def test_a_viewer_can_look_at_tiles(kind: str) -> None:
     model, boxes = lively(), grid(CUBE, (2, 1))
     tiles = Tiles((model,) * 2, Tiling(CUBE, boxes, (FRAME,) * 2), model.device)
     camera = around(PLACES["inside"])[:1]
-    one, other = (look(m, camera, kind).astype(int) for m in (model, tiles))
-    assert one.shape == (20, 24, 3) and abs(one - other).max() <= 2 + 6 * (kind == "depth")
+    one, other = (look(m, camera, kind).picture.astype(int) for m in (model, tiles))
+    assert one.shape == other.shape == (20, 24, 3)
+    if kind == "samples":  # tiles take more of them, along the same rays
+        one, other = one > 0, other > 0
+        assert np.array_equal(one.any(-1), other.any(-1)) and one.any()
+    else:
+        assert abs(one - other).max() <= 2 + 6 * (kind == "depth")
 
 
 def test_what_is_met_belongs_to_who_showed_it() -> None:

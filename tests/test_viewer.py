@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from nerfkit.charts import si
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
 from nerfkit.looks import LOOKS, cropped, look
 from nerfkit.paths import read_path
 from nerfkit.poses import quaternion
-from nerfkit.render import Model, new_model
+from nerfkit.render import Model, new_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -90,35 +91,47 @@ class Page:
 class TestLooks:
     @pytest.mark.parametrize("kind", LOOKS)
     def test_each_shows_the_model_in_its_own_way(self, model: Model, scene: Scene, kind: str) -> None:
-        pictures = {each: look(model, scene.cameras[:1], each) for each in LOOKS}
+        pictures = {each: look(model, scene.cameras[:1], each).picture for each in LOOKS}
         assert pictures[kind].shape == (32, 32, 3) and pictures[kind].dtype == np.uint8
         assert all((pictures[kind] != pictures[other]).any() for other in LOOKS if other != kind)
 
     def test_an_empty_model_is_its_background(self, model: Model, scene: Scene) -> None:
         nothing = cropped(model, (90.0, 90.0, 90.0, 91.0, 91.0, 91.0))
-        assert (look(nothing, scene.cameras[:1], "colour", "white") == 255).all()
-        assert (look(nothing, scene.cameras[:1], "opacity") == 0).all()
-        assert look(nothing, scene.cameras[:1], "depth").shape == (32, 32, 3)
+        assert (look(nothing, scene.cameras[:1], "colour", "white").picture == 255).all()
+        assert (look(nothing, scene.cameras[:1], "opacity").picture == 0).all()
+        assert look(nothing, scene.cameras[:1], "depth").picture.shape == (32, 32, 3)
 
     def test_a_crop_leaves_what_is_inside_and_the_model_as_it_was(self, model: Model, scene: Scene) -> None:
-        before = look(model, scene.cameras[:1], "opacity")
+        before = look(model, scene.cameras[:1], "opacity").picture
         x0, y0, z0, x1, y1, z1 = scene.frame.aabb
         everything = look(
             cropped(model, (x0 - 1, y0 - 1, z0 - 1, x1 + 1, y1 + 1, z1 + 1)), scene.cameras[:1], "opacity"
-        )
-        half = look(cropped(model, (x0, y0, z0, x1, y1, (z0 + z1) / 2)), scene.cameras[:1], "opacity")
+        ).picture
+        half = look(cropped(model, (x0, y0, z0, x1, y1, (z0 + z1) / 2)), scene.cameras[:1], "opacity").picture
         assert (
             (everything == before).all()
             and (half.astype(int) <= before.astype(int) + 1).all()
             and half.sum() < 0.95 * before.sum()
         )
-        assert (look(model, scene.cameras[:1], "opacity") == before).all()
+        assert (look(model, scene.cameras[:1], "opacity").picture == before).all()
 
     def test_occupancy_shows_occupied_cells_alone(self, model: Model, scene: Scene) -> None:
-        assert (look(model, scene.cameras[:1], "occupancy") < 250).any()
+        assert (look(model, scene.cameras[:1], "occupancy").picture < 250).any()
         model.sampler.values.fill_(-1.0)
         model.sampler._bake()
-        assert (look(model, scene.cameras[:1], "occupancy") == 255).all()
+        assert (look(model, scene.cameras[:1], "occupancy").picture == 255).all()
+
+    def test_samples_are_black_where_a_ray_meets_nothing(self, model: Model, scene: Scene) -> None:
+        camera, full = scene.cameras[:1], look(model, scene.cameras[:1], "samples")
+        counts = render_image(model, camera, 0).counts
+        assert np.array_equal((full.picture > 0).any(-1), counts.numpy() > 0)
+        assert f"{si(float(counts.float().mean()))} samples a ray" in full.caption
+        nothing = look(cropped(model, (90.0, 90.0, 90.0, 91.0, 91.0, 91.0)), camera, "samples")
+        assert not nothing.picture.any() and nothing.caption.startswith("0 samples a ray")
+
+    def test_a_depth_is_told_in_scene_units(self, model: Model, scene: Scene) -> None:
+        words = look(model, scene.cameras[:1], "depth").caption.split()
+        assert 0.0 < float(words[1]) < float(words[4]) and words[-2:] == ["scene", "units"]
 
 
 class TestPages:
@@ -150,7 +163,7 @@ class TestPages:
         colour = page.wait(96)
         viewer._kind.value = "depth"
         viewer._stale()
-        assert (page.wait(96) != colour).any()
+        assert (page.wait(96) != colour).any() and "scene units" in viewer._caption.content
 
     def test_it_is_deserted_when_the_last_page_has_gone(self, viewer: Viewer, scene: Scene, patch_gone: None) -> None:
         assert not viewer.deserted, "nobody came yet"

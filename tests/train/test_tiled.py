@@ -146,7 +146,11 @@ def test_it_is_judged_as_a_whole(room: Scene, through: tuple[Run, list[Report]])
     costs = [cost_of(part, part.load_checkpoint()) for part in parts_of(run)]
     whole = whole_cost(run)
     assert whole.model_bytes == sum(cost.model_bytes for cost in costs)
-    assert min(c.samples_per_ray for c in costs) <= whole.samples_per_ray <= max(c.samples_per_ray for c in costs)
+    assert (
+        min(c.train_samples_per_ray for c in costs)
+        <= whole.train_samples_per_ray
+        <= max(c.train_samples_per_ray for c in costs)
+    )
     moved = run.path.rename(run.path.with_name("moved"))
     a, b = (render_image(m, room.cameras, 0, "sky").rgb for m in (model, load(Run.open(moved))))
     assert torch.equal(a, b)

@@ -33,7 +33,7 @@ class Counted(Viewer):
 
 
 def drive(viewer: Counted, browser: str, size: int, out: Path) -> dict[str, object]:
-    """Open, orbit for five seconds, look at depth and occupancy, and make a film; returns what was measured."""
+    """Open, orbit for five seconds, look at depth, occupancy and samples, make a film; returns the measurements."""
     from playwright.sync_api import sync_playwright
 
     found: dict[str, object] = {}
@@ -58,7 +58,7 @@ def drive(viewer: Counted, browser: str, size: int, out: Path) -> dict[str, obje
         moving = [rows for at, rows in viewer.drawn if at - begun < 5.0]
         page.mouse.up()
         found |= {"pictures_per_second": len(moving) / 5.0, "rows_while_moving": sum(moving) / max(len(moving), 1)}
-        for look in ("depth", "occupancy"):
+        for look in ("depth", "occupancy", "samples"):
             page.locator("input[role=combobox]:visible").first.click()
             page.get_by_role("option", name=look).click()
             page.wait_for_timeout(3000)
