@@ -81,7 +81,7 @@ class SamplerConfig:
     cone_angle: float = -1.0
     """Growth of the step with distance; 0 keeps it constant, -1 decides: 0 for an object, 1/256 with a background."""
     occupancy_threshold: float = 0.02
-    """Optical thickness of one step under which a cell counts as empty. More hardens surfaces and loses what is thin."""
+    """Optical thickness of one step under which a cell counts as empty. More hardens surfaces, but loses thin ones."""
     update_every: int = 16
     """Steps between two refreshes of the bits."""
     warmup_steps: int = 256
