@@ -117,8 +117,8 @@ class TrainConfig:
     each less has to be looked at. Pictures look ten times as deep."""
     gradient_reach: float = 20.0
     """Gradients of samples nearer to the camera than this many near planes are damped, against haze before cameras."""
-    distortion: float = 0.03
-    """Weight of the distortion loss, which draws haze and floaters together; 0 leaves it out."""
+    distortion: float = 0.0
+    """Weight of the distortion loss: draws haze and floaters together, 0.03 or so; 0 leaves it out."""
     exposure: bool = False
     """Find how brightly each photograph was exposed, relative to the others; pictures have the mean exposure."""
     poses: bool = False
