@@ -86,11 +86,9 @@ class Met:
     rays: Rays
     """In model coordinates."""
     samples: Samples
-    """Those that were offered to the rays; at least all that they reached, which of each ray are the first ones."""
+    """Those that were offered to the rays, whether they reached them or not."""
     sigmas: Float[Tensor, " n_samples"]
-    """Densities; 0 at samples that their rays did not reach."""
-    gradients: Float[Tensor, " n_samples"]
-    """Of the loss, by the logarithms of the densities."""
+    """Densities per model unit; 0 at samples that their rays did not reach."""
 
 
 @dataclass(frozen=True)

@@ -278,13 +278,8 @@ def _forth(
     return done
 
 
-def _back(
-    target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradients: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the weights and of the samples' log densities; that of the table goes to the grid.
-
-    ``gradients`` are those of colour, opacity and t_sum. The room is not needed any more.
-    """
+def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, gradients: Sequence[Tensor]) -> Tensor:
+    """Gradient of the weights from those of colour, opacity and t_sum; that of the table goes to the grid."""
     networks, room = target.networks, done.room
     n = int(done.packed_info[-1].sum()) if len(done.packed_info) else 0
     g_weights, g_log_sigmas = torch.zeros(networks.n_weights), torch.empty(n)
@@ -294,7 +289,7 @@ def _back(
     numbers = [len(done.packed_info), n, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway]
     _backward(networks, target.word)(tensors, numbers)
     target.grid.backward(room.positions[:n].clone(), g_encoded[:, : networks.density[0]], target.table)
-    return g_weights, g_log_sigmas
+    return g_weights
 
 
 class _Cast(torch.autograd.Function):
@@ -313,7 +308,7 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_weights, _ = _back(*ctx.call, ctx.done, [g.contiguous() for g in gradients[:3]])
+        g_weights = _back(*ctx.call, ctx.done, [g.contiguous() for g in gradients[:3]])
         _give_back(ctx.done.room)
         del ctx.done  # a second backward pass has nothing left to go through
         return g_weights, None, None
@@ -354,16 +349,16 @@ def learn(
     """
     done = _forth(target, where, rays, jitter, background, lesson, learning=True)
     nothing = torch.zeros(len(rays))
-    g_weights, g_log_sigmas = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
-    met = _met(where, rays, done, g_log_sigmas) if meeting else None
+    g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
+    met = _met(where, rays, done) if meeting else None
     _give_back(done.room)
     n_samples, loss, squared_error = done.totals.tolist()
     return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error, met)
 
 
-def _met(where: Where, rays: Rays, done: _Pass, g_log_sigmas: Tensor) -> Met:
+def _met(where: Where, rays: Rays, done: _Pass) -> Met:
     """What the rays met: of listed samples all, of those in cells the ones that were reached."""
-    counts, n = done.packed_info[:, 1].long(), len(g_log_sigmas)
+    counts, n = done.packed_info[:, 1].long(), int(done.packed_info[-1].sum())
     values, owners = done.room.values[:n], torch.repeat_interleave(counts)
     if isinstance(where, Samples):
         samples = where
@@ -371,6 +366,4 @@ def _met(where: Where, rays: Rays, done: _Pass, g_log_sigmas: Tensor) -> Met:
     else:
         start, length = values[:, 0] - 0.5 * values[:, 1], values[:, 1]
         samples, rows = Samples(done.packed_info, owners.int(), start, start + length, n), torch.arange(n)
-    sigmas, gradients = torch.zeros(2, len(samples))
-    sigmas[rows], gradients[rows] = values[:, 2], g_log_sigmas
-    return Met(rays, samples, sigmas, gradients)
+    return Met(rays, samples, torch.zeros(len(samples)).index_copy_(0, rows, values[:, 2]))

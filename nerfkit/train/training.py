@@ -187,16 +187,15 @@ def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tenso
     if lesson.distortion:
         loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
     # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
-    parameters = [*model.field.network_parameters(), staged.sigmas, model.field.table]
-    *gradients, by_sigma, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
+    parameters = [*model.field.network_parameters(), model.field.table]
+    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    met = _met(rays, staged, by_sigma) if model.sampler.watches() else None
+    met = _met(rays, staged) if model.sampler.watches() else None
     rgb = staged.rgb.detach()
     error = mse_loss(rgb, lesson.truth, reduction="sum").item()
     return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, loss.item(), error, met)
 
 
-def _met(rays: Rays, staged: Staged, by_sigma: Tensor) -> Met:
-    """What rays met; ``by_sigma`` is the loss's gradient by densities."""
+def _met(rays: Rays, staged: Staged) -> Met:
     rows, sigmas = staged.rows[: staged.reached.n_owned].long(), staged.sigmas.detach()
-    return Met(rays, staged.samples, torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows]), by_sigma * sigmas)
+    return Met(rays, staged.samples, torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows]))

@@ -40,8 +40,7 @@ def rays_through(n: int, device: torch.device) -> Rays:
 
 
 def met(rays: Rays, samples: Samples, sigmas: Tensor | float) -> Met:
-    sigmas = sigmas * torch.ones_like(samples.t_starts)
-    return Met(rays, samples, sigmas, torch.zeros_like(sigmas))
+    return Met(rays, samples, sigmas * torch.ones_like(samples.t_starts))
 
 
 def centers(n_levels: int) -> Tensor:

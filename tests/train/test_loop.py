@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.fields.hash import HashField
 from nerfkit.kernels import launch as launching
 from nerfkit.render import load_model, render_image
 from nerfkit.run import Checkpoint, Run
+from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train import training as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.progress import Report
+from nerfkit.types import Met
 
 CONFIG = Config(
     field=FieldConfig(n_levels=4, log2_table_size=11, base_resolution=8, finest_resolution=64, width=16),
@@ -224,6 +227,56 @@ def test_a_step_in_stages_is_that_of_whole_rays(
     assert abs(n_samples - same_number) <= n_samples // 100
     for gradient, other in zip(gradients, others, strict=True):
         assert float((gradient - other).norm() / other.norm()) < 0.05
+
+
+def test_stages_tell_a_sampler_that_watches_what_rays_met(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Met] = []
+    monkeypatch.setattr(stepping, "_learn", in_stages)
+    monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
+    monkeypatch.setattr(OccupancyGrid, "observe", lambda grid, met: heard.append(met))
+    densities: list[torch.Tensor] = []
+    density = HashField.density
+
+    def listen(field: HashField, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = density(field, positions)
+        densities.append(found[0].detach())
+        return found
+
+    monkeypatch.setattr(HashField, "density", listen)
+    n_reached, _ = lesson_of(scene, replace(CONFIG, train=replace(CONFIG.train, early_stop=0.5)))
+    (met,) = heard
+    owned = met.samples.n_owned
+    reached = met.sigmas > 0.0
+    assert int(reached[:owned].sum()) == n_reached < 0.9 * owned and not reached[owned:].any()
+    assert torch.equal(met.sigmas[reached], densities[-1][reached])
+    for start, count in met.samples.packed_info.tolist():
+        own = reached[start : start + count]
+        assert own[: int(own.sum())].all()  # a ray reaches its first samples
+
+
+def test_whole_rays_tell_the_same_as_stages_of_what_they_met(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Met] = []
+    monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
+    monkeypatch.setattr(OccupancyGrid, "observe", lambda grid, met: heard.append(met))
+    config = replace(CONFIG, train=replace(CONFIG.train, early_stop=0.05))
+    lesson_of(scene, config)
+    whole = list(heard)
+    heard.clear()
+    monkeypatch.setattr(stepping, "_learn", in_stages)
+    lesson_of(scene, config)
+    (staged,) = heard
+
+    def densities(met: Met) -> list[torch.Tensor]:
+        starts, counts = met.samples.packed_info[:, 0].tolist(), met.samples.packed_info[:, 1].tolist()
+        each = (met.sigmas[start : start + count] for start, count in zip(starts, counts, strict=True))
+        return [own[own > 0.0] for own in each]
+
+    pairs = list(zip([d for met in whole for d in densities(met)], densities(staged), strict=True))
+    same = [(a, b) for a, b in pairs if len(a) == len(b)]  # where a ray ends may hang on rounding
+    assert len(same) > 0.95 * len(pairs) and sum(len(a) for a, _ in same) > 300
+    for a, b in same:
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
+    assert torch.equal(torch.cat([met.rays.rays_o for met in whole]), staged.rays.rays_o)
 
 
 @pytest.mark.parametrize("staged", [False, True])
