@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.charts import Rig
-from nerfkit.config import Config
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
 from nerfkit.looks import look
 from nerfkit.render import Model, Renderer, background_color, render_image
@@ -147,7 +146,7 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
             yield name, seen.rgb, truth(scene, view, background)
 
     masks = {} if scene.masks is None else {scene.image_names[view]: scene.masks[view] for view in views}
-    scores = _with_samples(score_images(pairs(), masks=masks), counts) | {"cells": cells_of(model, run.config)}
+    scores = _with_samples(score_images(pairs(), masks=masks), counts) | {"cells": cells_of(model)}
     masked = any(not mask.all() for mask in masks.values())
     setting = Setting(background=background, split=split, split_rule=scene.split_rule, masked=masked)
     record = metrics_record(scores, setting, whole_cost(run), run.config)
@@ -167,8 +166,8 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
     return record
 
 
-def cells_of(model: Model | Tiles, config: Config) -> dict[str, Any]:
-    """What the sampler of a model knows: the kind, cells along a side, levels, share occupied, bytes of the bits.
+def cells_of(model: Model | Tiles) -> dict[str, Any]:
+    """What the sampler of a model knows: cells along a side, levels, share occupied, bytes of the bits.
 
     Of tiles the mean share, and the bytes of all.
     """
@@ -176,7 +175,6 @@ def cells_of(model: Model | Tiles, config: Config) -> dict[str, Any]:
     with torch.no_grad():
         each = [one.sampler.cells() for one in models]
     return {
-        "kind": getattr(config.sampler, "kind", "grid"),
         "resolution": each[0].stepping.resolution,
         "n_levels": each[0].stepping.n_levels,
         "occupied": fmean(float(cells.occupied.float().mean()) for cells in each),

@@ -190,7 +190,7 @@ def _looks(picked: dict[str, dict[str, Any]], kept: dict[str, Any], cells: dict[
         "in the colours of their places, the paler the farther.",
         f"Samples that a ray reached: black 0, from 1 {_scale(HEAT)} to {kept['most']} and above; "
         "one scale for all views.",
-        f"Kind of cells: {escape(cells['kind'])}, {side} × {side} × {side} in {cells['n_levels']} {levels}, "
+        f"Cells: {side} × {side} × {side} in {cells['n_levels']} {levels}, "
         f"{100 * cells['occupied']:.2g} % occupied, {si(cells['bytes'])}B of bits.",
     ]
     told = "".join(f'<p class="note">{note}</p>' for note in notes)
