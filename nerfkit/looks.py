@@ -14,6 +14,7 @@ from torch import Tensor
 from nerfkit.cameras import Cameras
 from nerfkit.charts import nice_top, si
 from nerfkit.render import Model, render_image
+from nerfkit.scene.scene import Box
 from nerfkit.tiles import Tiles
 from nerfkit.types import Rendered
 from nerfkit.video import depth_picture
@@ -23,7 +24,6 @@ HEAT = cv2.COLORMAP_VIRIDIS
 """Colours of counts, from few to many."""
 _FADED = 0.6
 """Share of white in the farthest of the occupied cells."""
-Box = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,7 @@ class _Blocks:
 
 def cropped(model: Model | Tiles, box: Box | None) -> Model | Tiles:
     """The model without what lies outside of a box (xmin, ymin, zmin, xmax, ymax, zmax) in scene coordinates."""
-    if box is None:
-        return model
-    if isinstance(model, Tiles):
-        return model.within(box)
-    lower, upper = (model.frame.to_model(torch.tensor(corner)) for corner in (box[:3], box[3:]))
-    with torch.no_grad():
-        return replace(model, sampler=model.sampler.cells().within(lower, upper))
+    return model if box is None else model.within(box)
 
 
 def look(model: Model | Tiles, camera: Cameras, kind: str, background: str = "white") -> Look:

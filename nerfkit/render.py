@@ -21,7 +21,7 @@ from nerfkit.kernels.raycast import cast
 from nerfkit.kernels.shade import take_rows
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.sampling.occupancy import OccupancyGrid
-from nerfkit.scene.scene import Frame
+from nerfkit.scene.scene import Box, Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
 EARLY_STOP = 1e-3
@@ -65,6 +65,12 @@ class Model:
             seen = render_rays(self.field, self.sampler, inside, background, jitter)
         scale = self.frame.scale
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
+
+    def within(self, box: Box) -> Model:
+        """The same without the cells whose middle lies outside of a box; what is left learns nothing more."""
+        lower, upper = (self.frame.to_model(torch.tensor(corner)) for corner in (box[:3], box[3:]))
+        with torch.no_grad():
+            return replace(self, sampler=self.sampler.cells().within(lower, upper))
 
 
 def background_color(name: str) -> Float[Tensor, " 3"]:

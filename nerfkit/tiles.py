@@ -31,8 +31,8 @@ from torch import Tensor
 from nerfkit.kernels.cells import Cells
 from nerfkit.render import EARLY_STOP, Model, load_model
 from nerfkit.run import Run, RunError
-from nerfkit.scene.scene import Frame
-from nerfkit.scene.tiling import Box, Tiling, gaps, spans
+from nerfkit.scene.scene import Box, Frame
+from nerfkit.scene.tiling import Tiling, gaps, spans
 from nerfkit.types import Rays, Rendered
 
 LISTING = "tiles.json"
@@ -119,7 +119,7 @@ class Tiles:
 
     def within(self, box: Box) -> Tiles:
         """The same without what lies outside of a box."""
-        return replace(self, models=tuple(_with(model, _inside(model, box)) for model in self.models))
+        return replace(self, models=tuple(model.within(box) for model in self.models))
 
     def owners(self, rays: Rays, distance: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Which of the models shows what rays (scene coordinates) meet at a distance, or most of it."""
@@ -198,30 +198,24 @@ class Tiles:
     def _clipped(self, number: int, box: Box) -> Cells:
         """Of a model the cells inside a box."""
         if (number, box) not in self._cells:  # threads that come at once make the same
-            self._cells[number, box] = _inside(self.models[number], box)
+            self._cells[number, box] = self.models[number].within(box).sampler
         return self._cells[number, box]
 
     def _parts(self, number: int, side: tuple[int, ...]) -> tuple[Cells, Cells]:
         """Of a model the cells before and behind all boxes, as seen from a side (`_sides`)."""
         if (number, side) not in self._cells:
             model = self.models[number]
-            rest = _less(model.sampler.cells(), _inside(model, self.tiling.box))
+            rest = _less(model.sampler.cells(), model.within(self.tiling.box).sampler)
             # Not beyond any of the faces that the camera is beyond: what is left is not before the boxes.
             faces = [-torch.inf if s >= 0 else low for s, low in zip(side, self.tiling.box[:3], strict=True)]
             faces += [torch.inf if s <= 0 else high for s, high in zip(side, self.tiling.box[3:], strict=True)]
-            after = _inside(_with(model, rest), tuple(faces))
+            after = _with(model, rest).within(tuple(faces)).sampler
             self._cells[number, side] = _less(rest, after), after
         return self._cells[number, side]
 
 
 def _with(model: Model, cells: Cells) -> Model:
     return replace(model, sampler=cells)
-
-
-def _inside(model: Model, box: Box) -> Cells:
-    """Cells of a model whose middle is in a box (scene coordinates)."""
-    lower, upper = (model.frame.to_model(torch.tensor(corner)) for corner in (box[:3], box[3:]))
-    return model.sampler.cells().within(lower, upper)
 
 
 def _less(cells: Cells, others: Cells) -> Cells:

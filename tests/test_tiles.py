@@ -17,8 +17,8 @@ from nerfkit.config import Config, FieldConfig, SamplerConfig
 from nerfkit.looks import LOOKS, cropped, look
 from nerfkit.poses import look_at
 from nerfkit.render import EARLY_STOP, Model, Renderer, new_model, render_image
-from nerfkit.scene.scene import Frame
-from nerfkit.scene.tiling import Box, Tiling, spans
+from nerfkit.scene.scene import Box, Frame
+from nerfkit.scene.tiling import Tiling, spans
 from nerfkit.tiles import BAND, Tiles
 from nerfkit.types import Rays
 

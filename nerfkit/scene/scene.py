@@ -16,6 +16,9 @@ from nerfkit.cameras import Cameras
 from nerfkit.poses import SceneError
 from nerfkit.types import Rays
 
+Box = tuple[float, float, float, float, float, float]
+"""(xmin, ymin, zmin, xmax, ymax, zmax), scene coordinates."""
+
 
 @dataclass(frozen=True)
 class Frame:

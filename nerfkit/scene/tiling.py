@@ -24,7 +24,7 @@ from torch import Tensor
 
 from nerfkit.config import tile_counts
 from nerfkit.poses import SceneError
-from nerfkit.scene.scene import Frame, Scene
+from nerfkit.scene.scene import Box, Frame, Scene
 from nerfkit.types import Rays
 
 MARGIN = 0.125
@@ -33,9 +33,6 @@ LEAST = 0.01
 """Share of a picture whose rays cross a tile from which on it is used to learn that tile."""
 _BLOCK = 8
 """Pixels along one side of a block that is asked as a whole whether its rays cross a box, through its middle."""
-
-Box = tuple[float, float, float, float, float, float]
-"""(xmin, ymin, zmin, xmax, ymax, zmax), scene coordinates."""
 
 
 @dataclass(frozen=True)
