@@ -18,8 +18,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 SCHEMA = 1
 """Version of the config tree, stored with each run."""
 
-
 MOST_TILES = 64
+"""Tiles that a scene may be divided into: each is a model, and all are needed for a picture."""
 
 
 class ConfigError(ValueError):
