@@ -72,8 +72,10 @@ class FieldConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The occupancy grid and how rays step through it."""
+    """What says where to look, and how rays step there."""
 
+    kind: Literal["grid", "learned"] = "grid"
+    """Cells that remember how dense the field was, or a network that classifies places."""
     resolution: int = 128
     """Cells along one side of each level of the grid."""
     n_steps: int = 384
@@ -94,6 +96,11 @@ class SamplerConfig:
     """Share of a cell's value that remains at a refresh if samples met nothing dense there."""
     stale_decay: float = 0.98
     """The same if no sample came there."""
+    imbalance_weight: float = 0.05
+    density_weight: float = 1.0
+    render_weight: float = 1.0
+    """Weights of the losses of a learned occupancy: of the share that it calls occupied, of densities that it calls
+    empty, of what a picture loses where it leaves the field out; 0 leaves one out."""
 
 
 @dataclass(frozen=True)

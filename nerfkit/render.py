@@ -20,6 +20,7 @@ from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.raycast import cast
 from nerfkit.kernels.shade import take_rows
 from nerfkit.run import Checkpoint, Run, RunError
+from nerfkit.sampling.learned import LearnedOccupancy
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene.scene import Box, Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
@@ -29,6 +30,7 @@ EARLY_STOP = 1e-3
 _CHUNK = 4096
 """Rays that one task renders."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
+SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy}
 
 
 @runtime_checkable
@@ -48,7 +50,7 @@ class Model:
 
     field: HashField | Field
     """A hash field, but for drawings of something else in its place."""
-    sampler: OccupancyGrid | Cells
+    sampler: OccupancyGrid | LearnedOccupancy | Cells
     frame: Frame
     config: Config
     device: torch.device
@@ -171,7 +173,7 @@ def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Mo
     finest = config.field.finest_resolution * 2 ** (frame.n_levels - 1)
     field = HashField(replace(config.field, finest_resolution=finest), device, config.train.seed)
     near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
-    sampler = OccupancyGrid(config.sampler, frame.n_levels, device, allowed, near, far)
+    sampler = SAMPLERS[config.sampler.kind](config.sampler, frame.n_levels, device, allowed, near, far)
     return Model(field, sampler, frame, config, device)
 
 

@@ -221,7 +221,7 @@ def _with(model: Model, cells: Cells) -> Model:
 def _less(cells: Cells, others: Cells) -> Cells:
     """Cells without others."""
     rest = cells.occupied & ~others.occupied
-    return Cells.bake(rest.view(len(rest), -1).float(), 0.5, cells.stepping)
+    return Cells.of(rest, cells.stepping)
 
 
 def _meet(model: Model, rays: Rays) -> _Sum:

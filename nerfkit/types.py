@@ -89,6 +89,9 @@ class Met:
     """Those that were offered to the rays, whether they reached them or not."""
     sigmas: Float[Tensor, " n_samples"]
     """Densities per model unit; 0 at samples that their rays did not reach."""
+    truth: Float[Tensor, "n_rays 3"]
+    """What the rays should have shown."""
+    background: Float[Tensor, "n_rays 3"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import Stepping, march
-from nerfkit.kernels.occupancy import pack_bits
+from nerfkit.kernels.occupancy import pack_bits, pack_blocks
 from nerfkit.kernels.ray import CLEARANCE
 from nerfkit.types import Rays, Samples
 
@@ -30,10 +30,21 @@ class Cells:
     @classmethod
     def bake(cls, values: Float[Tensor, "levels cells"], threshold: float, stepping: Stepping) -> Cells:
         """Mark the cells whose value exceeds a threshold as occupied; nothing is noted."""
-        bits, blocks = pack_bits(values, threshold, stepping.resolution)
-        leaping = stepping.n_levels == 1 and values.device.type == "cpu"
+        return cls.of_bits(pack_bits(values, threshold, stepping.resolution)[0], stepping)
+
+    @classmethod
+    def of(cls, occupied: Bool[Tensor, "levels r r r"], stepping: Stepping) -> Cells:
+        """The inverse of `occupied`."""
+        shifts = torch.arange(32, dtype=torch.int32, device=occupied.device)
+        return cls.of_bits((occupied.reshape(-1, 32) << shifts).sum(1, dtype=torch.int32), stepping)
+
+    @classmethod
+    def of_bits(cls, bits: Int[Tensor, " words"], stepping: Stepping) -> Cells:
+        """The cells whose bits are set; nothing is noted."""
+        leaping = stepping.n_levels == 1 and bits.device.type == "cpu"
         clear = clearance(bits, stepping.resolution) if leaping else torch.empty(0, dtype=torch.uint8)
-        return cls(bits, blocks, clear, stepping, values.new_empty(0))
+        window = torch.empty(0, device=bits.device)
+        return cls(bits, pack_blocks(bits, stepping.resolution), clear, stepping, window)
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Steps of rays (model coordinates) in occupied cells; ``jitter`` in [0, 1) shifts each ray's first step."""
@@ -54,6 +65,18 @@ class Cells:
         each = (self.bits[:, None] >> shifts & 1).bool()
         return each.view(self.stepping.n_levels, *[self.stepping.resolution] * 3)
 
+    def index(self, positions: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The cells of samples, given by their middles (model coordinates) and lengths, as `march` has it."""
+        n_levels, res = self.stepping.n_levels, self.stepping.resolution
+        reach = (positions - 0.5).abs().amax(1)
+        level = torch.full_like(reach, n_levels - 1)
+        for k in range(1, n_levels):
+            side = 0.5 ** (k - 1)
+            level -= ((reach < 0.25 * side) & (0.5 * side >= lengths * res)).float()
+        side = 0.5 ** (n_levels - 1 - level)
+        cell = (((positions - 0.5) / side[:, None] + 0.5) * res).long().clamp(0, res - 1)
+        return ((level.long() * res + cell[:, 0]) * res + cell[:, 1]) * res + cell[:, 2]
+
     def within(self, lower: Float[Tensor, " 3"], upper: Float[Tensor, " 3"]) -> Cells:
         """The same with the cells empty whose middle lies outside of a box (model coordinates)."""
         n_levels, res = self.stepping.n_levels, self.stepping.resolution
@@ -63,8 +86,22 @@ class Cells:
             at = centers * 0.5 ** (n_levels - 1 - level) + 0.5
             x, y, z = ((at >= low) & (at <= high) for low, high in zip(lower, upper, strict=True))
             inside.append(x[:, None, None] & y[:, None] & z)
-        part = (self.occupied & torch.stack(inside)).view(n_levels, -1)
-        return Cells.bake(part.float(), 0.5, self.stepping)
+        return Cells.of(self.occupied & torch.stack(inside), self.stepping)
+
+
+def held(bits: Int[Tensor, " words"], cells: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Whether the bits of cells, by their `Cells.index`, are set."""
+    return (bits[cells >> 5] >> (cells & 31).int() & 1).bool()
+
+
+def put(
+    bits: Int[Tensor, " words"], cells: Int[Tensor, " n"], values: Bool[Tensor, " n"] | bool
+) -> Int[Tensor, " words"]:
+    """The same bits but those of some cells, each named once by its `Cells.index`."""
+    now = held(bits, cells)
+    change = (torch.full_like(now, values) if isinstance(values, bool) else values).int() - now.int()
+    # Every change is that of another bit, so that the sum of those in a word carries nothing.
+    return bits.index_add(0, cells >> 5, change << (cells & 31).int())
 
 
 @lru_cache

@@ -153,6 +153,11 @@ def pack_bits(
     """
     bits = torch.empty(values.numel() // 32, dtype=torch.int32, device=values.device)
     launch(_pack, len(bits), [values.view(-1), threshold, bits], values.device)
-    blocks = torch.empty(values.numel() // 512 // 32, dtype=torch.int32, device=values.device)
-    launch(_pack_blocks, len(blocks), [bits, resolution, blocks], values.device)
-    return bits, blocks
+    return bits, pack_blocks(bits, resolution)
+
+
+def pack_blocks(bits: Int[Tensor, " words"], resolution: int) -> Int[Tensor, " block_words"]:
+    """Bits of the 8^3 blocks that hold a cell whose bit is set."""
+    blocks = torch.empty(len(bits) // 512, dtype=torch.int32, device=bits.device)
+    launch(_pack_blocks, len(blocks), [bits, resolution, blocks], bits.device)
+    return blocks

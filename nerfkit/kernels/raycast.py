@@ -350,13 +350,13 @@ def learn(
     done = _forth(target, where, rays, jitter, background, lesson, learning=True)
     nothing = torch.zeros(len(rays))
     g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
-    met = _met(where, rays, done) if meeting else None
+    met = _met(where, rays, done, lesson.truth, background) if meeting else None
     _give_back(done.room)
     n_samples, loss, squared_error = done.totals.tolist()
     return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error, met)
 
 
-def _met(where: Where, rays: Rays, done: _Pass) -> Met:
+def _met(where: Where, rays: Rays, done: _Pass, truth: Tensor, background: Tensor) -> Met:
     """What the rays met: of listed samples all, of those in cells the ones that were reached."""
     counts, n = done.packed_info[:, 1].long(), int(done.packed_info[-1].sum())
     values, owners = done.room.values[:n], torch.repeat_interleave(counts)
@@ -366,4 +366,4 @@ def _met(where: Where, rays: Rays, done: _Pass) -> Met:
     else:
         start, length = values[:, 0] - 0.5 * values[:, 1], values[:, 1]
         samples, rows = Samples(done.packed_info, owners.int(), start, start + length, n), torch.arange(n)
-    return Met(rays, samples, torch.zeros(len(samples)).index_copy_(0, rows, values[:, 2]))
+    return Met(rays, samples, torch.zeros(len(samples)).index_copy_(0, rows, values[:, 2]), truth, background)

@@ -40,3 +40,12 @@ def places_in(
     side = 0.5 ** (stepping.n_levels - 1 - cells // res**3).float()
     corner = torch.stack([cells // res**2 % res, cells // res % res, cells % res], 1)
     return ((corner + within) / res - 0.5) * side[:, None] + 0.5
+
+
+def neighbours(cells: Int[Tensor, " n"], draw: Float[Tensor, "n 3"], stepping: Stepping) -> Int[Tensor, " m"]:
+    """One of the 26 cells about each cell, or itself, by a draw in [0, 1); those outside of their cube are left out."""
+    res = stepping.resolution
+    place = torch.stack([cells // res**2 % res, cells // res % res, cells % res], 1) + (3.0 * draw).long() - 1
+    inside = ((place >= 0) & (place < res)).all(1)
+    x, y, z = place[inside].unbind(1)
+    return (((cells // res**3)[inside] * res + x) * res + y) * res + z

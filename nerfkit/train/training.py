@@ -190,12 +190,13 @@ def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tenso
     parameters = [*model.field.network_parameters(), model.field.table]
     *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    met = _met(rays, staged) if model.sampler.watches() else None
+    met = _met(rays, staged, lesson.truth, background) if model.sampler.watches() else None
     rgb = staged.rgb.detach()
     error = mse_loss(rgb, lesson.truth, reduction="sum").item()
     return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, loss.item(), error, met)
 
 
-def _met(rays: Rays, staged: Staged) -> Met:
+def _met(rays: Rays, staged: Staged, truth: Tensor, background: Tensor) -> Met:
     rows, sigmas = staged.rows[: staged.reached.n_owned].long(), staged.sigmas.detach()
-    return Met(rays, staged.samples, torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows]))
+    sigmas = torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows])
+    return Met(rays, staged.samples, sigmas, truth, background)

@@ -40,7 +40,8 @@ def rays_through(n: int, device: torch.device) -> Rays:
 
 
 def met(rays: Rays, samples: Samples, sigmas: Tensor | float) -> Met:
-    return Met(rays, samples, sigmas * torch.ones_like(samples.t_starts))
+    colors = torch.zeros_like(rays.rays_d)
+    return Met(rays, samples, sigmas * torch.ones_like(samples.t_starts), colors, colors)
 
 
 def centers(n_levels: int) -> Tensor:

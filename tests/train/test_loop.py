@@ -15,7 +15,7 @@ import torch
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels import launch as launching
-from nerfkit.render import load_model, render_image
+from nerfkit.render import SAMPLERS, load_model, render_image
 from nerfkit.run import Checkpoint, Run
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene import load_scene
@@ -120,12 +120,14 @@ def in_turn(fn: Callable[[Any], Any], items: Iterable[Any], device: torch.device
     return [results[number] for number, _ in numbered]
 
 
+@pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.parametrize("n_reports", [1, 2, 4])
-def test_an_interruption_leaves_no_trace(n_reports: int, scene: Scene, tmp_path: Path) -> None:
-    through, reports = train(scene, CONFIG, tmp_path / "through")
-    run = interrupted(scene, CONFIG, tmp_path / "cut", n_reports)
+def test_an_interruption_leaves_no_trace(n_reports: int, kind: str, scene: Scene, tmp_path: Path) -> None:
+    config = replace(CONFIG, sampler=replace(CONFIG.sampler, kind=kind))
+    through, reports = train(scene, config, tmp_path / "through")
+    run = interrupted(scene, config, tmp_path / "cut", n_reports)
     assert run.load_checkpoint().step == 5 * n_reports
-    later = list(fit(scene, CONFIG, run, resume=True))
+    later = list(fit(scene, config, run, resume=True))
     assert_same(run.load_checkpoint(), through)
     assert [report.step for report in later] == [report.step for report in reports[n_reports:]]
     assert [report.loss for report in later] == [report.loss for report in reports[n_reports:]]
@@ -133,9 +135,10 @@ def test_an_interruption_leaves_no_trace(n_reports: int, scene: Scene, tmp_path:
         assert run.load_checkpoint().state[name] == through.state[name]
 
 
-def test_a_capture_with_background_is_resumed_alike(toy_capture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_capture_with_background_is_resumed_alike(kind: str, toy_capture: Path, tmp_path: Path) -> None:
     scene = load_scene(toy_capture, DataConfig())
-    short = replace(CONFIG, train=replace(CONFIG.train, steps=20))
+    short = replace(CONFIG, train=replace(CONFIG.train, steps=20), sampler=replace(CONFIG.sampler, kind=kind))
     through, _ = train(scene, short, tmp_path / "through")
     run = interrupted(scene, short, tmp_path / "cut", 2)
     list(fit(scene, short, run, resume=True))

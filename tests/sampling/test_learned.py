@@ -1,0 +1,276 @@
+"""Learned occupancy: what its losses teach, what it finds, keeps and gives up, and that a saved one goes on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nerfkit.config import SamplerConfig
+from nerfkit.kernels.march import sample_positions
+from nerfkit.sampling.branches import density_loss, imbalance, two_branches
+from nerfkit.sampling.contraction import contract
+from nerfkit.sampling.guide import Guide
+from nerfkit.sampling.learned import LearnedOccupancy
+from nerfkit.types import LearningSampler, Met, Rays, Samples
+
+CPU = torch.device("cpu")
+CONFIG = SamplerConfig(kind="learned", resolution=32, n_steps=128, update_every=4, warmup_steps=16)
+
+
+class Balls:
+    """A field that is dense in balls of one radius."""
+
+    def __init__(self, radius: float = 0.2, sigma: float = 200.0, middle: float = 0.5):
+        self.radius, self.sigma, self.middle = radius, sigma, middle
+
+    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        inside = (positions - self.middle).norm(dim=1) < self.radius
+        return self.sigma * inside.float(), positions
+
+    def color(self, features: Tensor, rays_d: Tensor, ray_indices: Tensor) -> Tensor:
+        return features.clamp(0.0, 1.0)
+
+
+def rays_through(n: int, seed: int, device: torch.device) -> Rays:
+    generator = torch.Generator().manual_seed(seed)
+    origins = 0.5 + 1.3 * F.normalize(torch.randn(n, 3, generator=generator), dim=1)
+    directions = F.normalize(torch.rand(n, 3, generator=generator) - origins, dim=1)
+    return Rays(origins, directions, torch.ones(n)).to(device)
+
+
+def met_by(rays: Rays, samples: Samples, field: Balls) -> Met:
+    """What rays meet: nothing behind what is opaque."""
+    sigmas, _ = field.density(sample_positions(rays, samples))
+    sigmas[samples.n_owned :] = 0.0
+    for start, count in samples.packed_info.tolist():
+        own = sigmas[start : start + count]
+        lengths = (samples.t_ends - samples.t_starts)[start : start + count]
+        own[(own * lengths).cumsum(0) - own * lengths > 4.6] = 0.0
+    truth = torch.zeros_like(rays.rays_d)
+    return Met(rays, samples, sigmas, truth, truth)
+
+
+def train(sampler: LearnedOccupancy, steps: range, field: Balls, n_rays: int = 500) -> None:
+    """What a training does with its sampler."""
+    for step in steps:
+        watched = sampler.watches()
+        rays = rays_through(n_rays, step, sampler.device)
+        jitter = torch.rand(n_rays, generator=torch.Generator().manual_seed(step)).to(sampler.device)
+        samples = sampler.sample(rays, jitter)
+        if watched:
+            sampler.observe(met_by(rays, samples, field))
+        sampler.update(step, field)
+
+
+def occupied(sampler: LearnedOccupancy) -> Tensor:
+    return sampler.cells().occupied.cpu()
+
+
+def distances(n_levels: int = 1, middle: float = 0.5) -> Tensor:
+    """Of the middles of all cells from a place."""
+    axis = (torch.arange(32) + 0.5) / 32
+    cube = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    levels = [(cube - 0.5) * 0.5 ** (n_levels - 1 - level) + 0.5 for level in range(n_levels)]
+    return (torch.stack(levels) - middle).norm(dim=-1)
+
+
+class TestLosses:
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+    def test_imbalance_is_least_at_the_share(self, share: float) -> None:
+        n = 1000
+
+        def value(p: float) -> float:
+            sure = torch.cat([torch.ones(round(p * n)), torch.zeros(n - round(p * n))])
+            return float(imbalance(sure, share))
+
+        values = {p: value(p) for p in torch.linspace(0.0, 1.0, 101).tolist()}
+        assert min(values, key=lambda p: values[p]) == pytest.approx(share, abs=0.011)
+        assert value(share) == pytest.approx(1.0, abs=1e-6)
+
+    def test_imbalance_moves_probabilities_towards_the_share(self) -> None:
+        for start, sign in ((0.9, 1.0), (0.2, -1.0)):
+            p = torch.full((50,), start, requires_grad=True)
+            (gradient,) = torch.autograd.grad(imbalance(p, 0.6), p)
+            assert bool((gradient * sign > 0.0).all())
+
+    def test_density_loss_is_its_formula(self) -> None:
+        logits, alphas = torch.tensor([-3.0, 0.2, 4.0]), torch.tensor([0.1, 0.7, 1.0])
+        p = torch.sigmoid(logits)
+        each = -alphas * p.log() - 2.0 * (1.0 - alphas) * (1.0 - p).log()
+        assert float(density_loss(logits, alphas, 2.0)) == pytest.approx(float(each.mean()), rel=1e-5)
+
+    def branches(self, p: Tensor, haze: Tensor) -> tuple[Tensor, Tensor]:
+        """One ray of four samples before black, that should have been red."""
+        edges = torch.tensor([1.0, 1.5, 2.0, 2.5, 3.0])
+        samples = Samples(
+            torch.tensor([[0, 4]], dtype=torch.int32), torch.zeros(4, dtype=torch.int32), edges[:-1], edges[1:], 4
+        )
+        sigmas, rgbs = torch.tensor([0.0, 3.0, 1.0, 9.0]), torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
+        return two_branches(p, sigmas, rgbs, haze, samples, torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
+
+    def test_two_branches_are_a_slow_composite_of_both(self) -> None:
+        p, haze = torch.tensor([0.3, 0.9, 0.1, 0.6]), torch.randn(4, 4, generator=torch.Generator().manual_seed(2))
+        rendering, thin = self.branches(p, haze)
+        rgbs = torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
+        color, trans, opacities = torch.zeros(3), 1.0, []
+        for i, sigma in enumerate([0.0, 3.0, 1.0, 9.0]):
+            haze_sigma = math.log1p(math.exp(float(haze[i, 0]) - 3.0))
+            is_field = float(p[i]) >= 0.5
+            density = float(p[i]) * sigma if is_field else (1.0 - float(p[i])) * haze_sigma
+            opacities += [] if is_field else [1.0 - math.exp(-0.5 * haze_sigma)]
+            alpha = 1.0 - math.exp(-0.5 * density)
+            color += trans * alpha * (rgbs[i] if is_field else torch.sigmoid(haze[i, 1:]))
+            trans *= 1.0 - alpha
+        wanted = 10.0 * F.huber_loss(color, torch.tensor([1.0, 0.0, 0.0]), delta=0.1)
+        assert float(rendering) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(thin) == pytest.approx(sum(opacities) / 2, rel=1e-4)
+
+    def test_a_picture_that_lacks_a_place_raises_its_probability(self) -> None:
+        p, haze = torch.tensor([0.9, 0.6, 0.6, 0.6], requires_grad=True), torch.zeros(4, 4)
+        rendering, _ = self.branches(p, haze)
+        (gradient,) = torch.autograd.grad(rendering, p)
+        step = 1e-3
+        for i in range(4):
+            near = p.detach().clone()
+            near[i] += step
+            slope = (self.branches(near, haze)[0] - rendering.detach()) / step
+            assert float(gradient[i]) == pytest.approx(float(slope), abs=2e-3)
+
+
+def test_contraction_keeps_the_inner_cube_and_draws_all_else_into_a_shell() -> None:
+    places = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * 4.0 - 1.5
+    inner = (places - 0.5).abs().amax(1) <= 0.125
+    found = contract(places, 0.125)
+    torch.testing.assert_close(found[inner], (places[inner] - 0.5) * 2.0 + 0.5)
+    assert bool(((found - 0.5).abs().amax(1)[~inner] > 0.25).all()) and bool(((found > 0.0) & (found < 1.0)).all())
+    assert float(contract(torch.tensor([[0.625 + 1e-6, 0.5, 0.5]]), 0.125)[0, 0]) == pytest.approx(0.75, abs=1e-4)
+    directions = F.cosine_similarity(found - 0.5, places - 0.5)
+    torch.testing.assert_close(directions, torch.ones(200))
+    assert torch.equal(contract(places, 0.0), places)
+
+
+def test_a_guide_is_small_and_says_what_it_is_told_to(device: torch.device) -> None:
+    guide = Guide(1, 128, device, bias=2.0)
+    assert guide.n_parameters <= 150_000
+    places = torch.rand(4096, 3, generator=torch.Generator().manual_seed(0)).to(device)
+    wanted = ((places - 0.5).norm(dim=1) < 0.3).float()
+    assert float((guide.ask(places) > 0.0).float().mean()) > 0.9  # at first all is occupied
+    for _ in range(100):
+        loss = F.binary_cross_entropy_with_logits(guide.answer(guide.features(places)), wanted)
+        guide.learn([torch.autograd.grad(loss, [*guide.matrices, guide.table], allow_unused=True)[:-1]])
+    assert float(((guide.ask(places) > 0.0) == (wanted > 0.0)).float().mean()) > 0.97
+
+
+def test_a_fresh_sampler_is_full(device: torch.device) -> None:
+    sampler = LearnedOccupancy(CONFIG, 2, device)
+    assert isinstance(sampler, LearningSampler) and sampler.occupancy == 1.0
+
+
+@pytest.mark.parametrize("n_levels", [1, 2])
+def test_it_finds_the_ball_and_little_else(n_levels: int, device: torch.device) -> None:
+    sampler, field = LearnedOccupancy(CONFIG, n_levels, device), Balls()
+    train(sampler, range(1, 201), field)
+    half = 0.87 / 32 * torch.tensor([0.5 ** (n_levels - 1 - k) for k in range(n_levels)]).view(-1, 1, 1, 1)
+    distance, found = distances(n_levels), occupied(sampler)
+    # Rays step through the outer level's cells only where the inner cube ends. Half full is found, less may be missed.
+    assert float(found[:1][distance[:1] < 0.195].float().mean()) > 0.99
+    assert float(found[:1][distance[:1] > 0.2 + half[0]].float().mean()) < 0.01
+
+
+def test_what_appears_is_found_again(device: torch.device) -> None:
+    sampler, field = LearnedOccupancy(CONFIG, 1, device), Balls(0.15, middle=0.35)
+    train(sampler, range(1, 201), field)
+    there = distances(middle=0.65) < 0.12
+    assert not occupied(sampler)[there].any()
+    grown = Balls(0.45, middle=0.5)
+    train(sampler, range(201, 601), grown)
+    surface = (distances() < 0.445) & (distances() > 0.42)
+    assert float(occupied(sampler)[surface].float().mean()) > 0.95
+
+
+def test_what_vanishes_is_given_up(device: torch.device) -> None:
+    sampler = LearnedOccupancy(CONFIG, 1, device)
+    train(sampler, range(1, 101), Balls(0.3))
+    before = sampler.occupancy
+    train(sampler, range(101, 301), Balls(0.15))
+    assert sampler.occupancy < 0.35 * before
+    assert float(occupied(sampler)[(distances() < 0.145) & (distances() > 0.12)].float().mean()) > 0.99
+
+
+def test_only_allowed_cells_are_ever_occupied(device: torch.device) -> None:
+    allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
+    allowed[:, :16] = True
+    sampler = LearnedOccupancy(CONFIG, 1, device, allowed)
+    assert sampler.occupancy == 0.5
+    train(sampler, range(1, 81), Balls(0.4))
+    assert occupied(sampler).any() and not occupied(sampler)[~allowed].any()
+
+
+def test_a_cell_is_closed_at_the_second_time_that_nothing_is_found() -> None:
+    sampler, nothing = LearnedOccupancy(CONFIG, 1, CPU), Balls(0.0)
+    sampler._step = CONFIG.warmup_steps + 4
+    cells = torch.arange(16000, 16200)
+    thin, dense = torch.zeros(200), torch.full((200,), 1.0e3)
+
+    def still_there() -> bool:
+        return bool(sampler.cells().occupied.flatten()[cells].all())
+
+    sampler._mean_sigma = 1.0e9
+    sampler._revise(cells, thin, nothing)
+    assert still_there()
+    sampler._revise(cells, dense, nothing)  # a dense sample in between clears the suspicion
+    sampler._revise(cells, thin, nothing)
+    assert still_there()
+    sampler._revise(cells, thin, nothing)
+    assert not sampler.cells().occupied.flatten()[cells].any()
+
+
+def test_forgetting_drops_what_was_observed() -> None:
+    through, other = (LearnedOccupancy(CONFIG, 1, CPU) for _ in range(2))
+    rays = rays_through(50, 0, CPU)
+    other.observe(met_by(rays, other.sample(rays, torch.zeros(50)), Balls()))
+    other.forget()
+    for sampler in (through, other):
+        train(sampler, range(1, 9), Balls())
+    for name, value in through.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_refreshes_grow_rarer() -> None:
+    sampler, refreshes = LearnedOccupancy(CONFIG, 1, CPU), []
+    for step in range(1, 8193):
+        sampler._step = step
+        refreshes += [step] if step % sampler._period() == 0 else []
+    gaps = [b - a for a, b in zip(refreshes, refreshes[1:], strict=False)]
+    assert gaps[:2] == [1, 1] and gaps[-1] == 4 * 4 and sorted(gaps) == gaps
+
+
+@pytest.mark.parametrize("at", [3, 18, 30])
+def test_a_saved_sampler_goes_on_as_if_never_interrupted(at: int, device: torch.device) -> None:
+    allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
+    allowed[:, 4:] = True
+    through, first = (LearnedOccupancy(CONFIG, 1, device, allowed) for _ in range(2))
+    train(through, range(1, 61), Balls())
+    train(first, range(1, at + 1), Balls())
+    state = {name: value.clone() for name, value in first.state_dict().items()}
+    second = LearnedOccupancy(CONFIG, 1, device)  # a resumed training does not ask again which cells are allowed
+    second.load_state_dict(state)
+    assert torch.equal(second.cells().bits, first.cells().bits)
+    train(second, range(at + 1, 61), Balls())
+    for name, value in through.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    for name in ("bits", "blocks", "clear"):
+        assert torch.equal(getattr(through.cells(), name), getattr(second.cells(), name))
+
+
+@pytest.mark.parametrize("off", ["imbalance_weight", "density_weight", "render_weight"])
+def test_each_loss_can_be_left_out(off: str) -> None:
+    whole, without = LearnedOccupancy(CONFIG, 1, CPU), LearnedOccupancy(replace(CONFIG, **{off: 0.0}), 1, CPU)
+    for sampler in (whole, without):
+        train(sampler, range(1, 41), Balls())
+    assert not torch.equal(whole.guide.table, without.guide.table)
