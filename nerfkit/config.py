@@ -74,8 +74,9 @@ class FieldConfig:
 class SamplerConfig:
     """What says where to look, and how rays step there."""
 
-    kind: Literal["grid", "learned"] = "grid"
-    """Cells that remember how dense the field was, or a network that classifies places."""
+    kind: Literal["grid", "learned", "proposal"] = "grid"
+    """Cells that remember how dense the field was, a network that classifies places, or one that says how dense it
+    may be there and gathers samples."""
     resolution: int = 128
     """Cells along one side of each level of the grid."""
     n_steps: int = 384
@@ -96,6 +97,8 @@ class SamplerConfig:
     """Share of a cell's value that remains at a refresh if samples met nothing dense there."""
     stale_decay: float = 0.98
     """The same if no sample came there."""
+    n_proposed: int = 24
+    """Samples that proposals give a ray through something dense, at most."""
     imbalance_weight: float = 0.05
     density_weight: float = 1.0
     render_weight: float = 1.0

@@ -22,6 +22,7 @@ from nerfkit.kernels.shade import take_rows
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.sampling.learned import LearnedOccupancy
 from nerfkit.sampling.occupancy import OccupancyGrid
+from nerfkit.sampling.proposal import ProposalSampler
 from nerfkit.scene.scene import Box, Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
@@ -30,7 +31,7 @@ EARLY_STOP = 1e-3
 _CHUNK = 4096
 """Rays that one task renders."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
-SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy}
+SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy, "proposal": ProposalSampler}
 
 
 @runtime_checkable
@@ -50,7 +51,7 @@ class Model:
 
     field: HashField | Field
     """A hash field, but for drawings of something else in its place."""
-    sampler: OccupancyGrid | LearnedOccupancy | Cells
+    sampler: OccupancyGrid | LearnedOccupancy | ProposalSampler | Cells
     frame: Frame
     config: Config
     device: torch.device

@@ -1,0 +1,165 @@
+"""Proposals, in the manner of mip-NeRF 360: a small network says roughly how dense it is, and samples gather there.
+
+Long steps through all that may be occupied are asked of the network; of the weights that they would have as a picture,
+new intervals are drawn, all of the same weight, for the field. The network learns from the field's own weights
+(`histogram.interlevel`). No cell is remembered, and there is no threshold: surfaces get more samples than any step
+through cells would give them, and empty rays a few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nerfkit.config import SamplerConfig
+from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.march import sample_positions
+from nerfkit.sampling.guide import Guide
+from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
+from nerfkit.sampling.stepping import stepping_of
+from nerfkit.types import Field, Met, Rays, Samples
+
+_COARSER = 4.0
+"""Shortest step of the network's, in those of the field's through cells."""
+_CONE = 1.0 / 12.0
+"""Growth of the network's steps with distance."""
+_MOST = 256
+"""Of these steps on a ray."""
+_FEWEST = 4
+"""Intervals of a ray that the network calls empty."""
+_FLOOR = 0.01
+"""Weight of all intervals together that nothing was proposed for, lest they are never seen again."""
+_ANNEAL = 1000
+"""Steps over which a proposal comes to be believed."""
+_EXCESS_WEIGHT = 0.1
+_LESSON = 256
+"""Rays of a lesson."""
+_PARTS = 4
+"""Tasks of a lesson, on every machine."""
+_WATCHED = 8
+"""Steps of which one gives a lesson."""
+
+
+class ProposalSampler:
+    """A `LearningSampler` without cells of its own: see the head of this file; arguments as of `OccupancyGrid`.
+
+    State to save: the network and its moments, what is allowed.
+    """
+
+    def __init__(
+        self,
+        config: SamplerConfig,
+        n_levels: int,
+        device: torch.device,
+        allowed: Bool[Tensor, "levels r r r"] | None = None,
+        near_plane: float = 0.0,
+        far_plane: float = 1.0e9,
+    ):
+        self.config, self.device = config, device
+        stepping = stepping_of(config, n_levels, near_plane, far_plane)
+        n_words = n_levels * config.resolution**3 // 32
+        everything = torch.full((n_words,), -1, dtype=torch.int32, device=device)
+        bits = everything if allowed is None else Cells.of(allowed.to(device), stepping).bits
+        self._allowed = Cells.of_bits(bits, stepping)
+        self.guide = Guide(n_levels, config.resolution, device)
+        self._mets: list[Met] = []
+        self._step = 0
+
+    def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
+        """Intervals of rays (model coordinates) that are proposed; ``jitter`` in [0, 1) shifts their borders."""
+        with torch.no_grad():
+            coarse = self._long_steps(rays, jitter)
+            weights = weights_of(torch.exp(self.guide.ask(sample_positions(rays, coarse))), coarse)
+            progress = min(self._step / _ANNEAL, 1.0)
+            believed = 10.0 * progress / (9.0 * progress + 1.0)
+            dense = opacities(weights, coarse).clamp(0.0, 1.0) ** believed
+            counts = torch.ceil(self.config.n_proposed * dense).clamp(min=_FEWEST).int()
+            n_steps = coarse.packed_info[:, 1].clamp(min=1)
+            floor = (_FLOOR / n_steps)[coarse.ray_indices.long()]
+            return resample(coarse, weights**believed + floor, counts, jitter)
+
+    def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
+        """The same: a kernel of whole rays takes them as they are listed."""
+        return self.sample(rays, jitter)
+
+    def cells(self) -> Cells:
+        """All that may be occupied."""
+        return self._allowed
+
+    def watches(self) -> bool:
+        """Whether the coming step gives a lesson; in the warm-up more of them do."""
+        every = _WATCHED // 4 if self._step < self.config.warmup_steps else _WATCHED
+        return (self._step + 1) % every == 0
+
+    def observe(self, met: Met) -> None:
+        """Keep what a step's rays met for the next `update`."""
+        self._mets.append(met)
+
+    def forget(self) -> None:
+        """Drop what was observed since the last `update`."""
+        self._mets = []
+
+    def update(self, step: int, field: Field) -> None:
+        """Learn from what was observed."""
+        self._step = step
+        mets, self._mets = self._mets, []
+        if not mets:
+            return
+        n_rays = max(_LESSON // (len(mets) * _PARTS), 1)
+        starts = range(0, n_rays * _PARTS, n_rays)
+        parts = [(met, slice(i, min(i + n_rays, len(met.rays)))) for met in mets for i in starts if i < len(met.rays)]
+        self.guide.learn(parallel(self._lesson, parts, self.device))
+
+    @property
+    def occupancy(self) -> float:
+        """Share of all cells that may be occupied, in [0, 1]."""
+        return float(self._allowed.occupied.float().mean())
+
+    def _long_steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
+        stepping = self._allowed.stepping
+        longest = max(stepping.max_step, 0.125) if stepping.n_levels > 1 else _COARSER * stepping.min_step
+        cone = _CONE if stepping.n_levels > 1 else 0.0
+        lengths = {"min_step": _COARSER * stepping.min_step, "max_step": longest, "cone_angle": cone}
+        coarse = replace(stepping, max_samples=_MOST, **lengths)
+        return replace(self._allowed, stepping=coarse).sample(rays, jitter)
+
+    def _lesson(self, part: tuple[Met, slice]) -> list[Tensor | None]:
+        met, own = part
+        rays, fine, sigmas = met.rays[own], *_of_rays(met, own)
+        coarse = self._long_steps(rays, torch.full((len(rays),), 0.5, device=self.device))
+        with torch.enable_grad():
+            answer = self.guide.answer(self.guide.features(sample_positions(rays, coarse)))
+            proposed = weights_of(torch.exp(answer), coarse)
+            weights = weights_of(sigmas, fine)
+            excess = (opacities(proposed, coarse) - opacities(weights, fine)).clamp(min=0.0)
+            loss = interlevel(proposed, coarse, weights, fine) + _EXCESS_WEIGHT * (excess**2).mean()
+        return list(torch.autograd.grad(loss, [*self.guide.matrices, self.guide.table], allow_unused=True)[:-1])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        state = {f"guide.{name}": tensor for name, tensor in self.guide.numbers().items()}
+        numbers = torch.tensor([self._step, self.guide.n_lessons], dtype=torch.int64)
+        return state | {"allowed": self._allowed.bits, "step": numbers[0], "n_lessons": numbers[1]}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+        for name, tensor in self.guide.numbers().items():
+            tensor.copy_(state[f"guide.{name}"])
+        self._step, self.guide.n_lessons = int(state["step"]), int(state["n_lessons"])
+        bits = self._allowed.bits.clone().copy_(state["allowed"])
+        self._allowed = Cells.of_bits(bits, self._allowed.stepping)
+
+
+def _of_rays(met: Met, own: slice) -> tuple[Samples, Float[Tensor, " n"]]:
+    """The samples of successive rays, and their densities."""
+    info = met.samples.packed_info[own]
+    first, last = int(info[0, 0]), int(info[-1].sum())
+    rows = slice(first, last)
+    ray_indices = met.samples.ray_indices[rows] - own.start
+    moved = info - info.new_tensor([first, 0])
+    samples = Samples(moved, ray_indices, met.samples.t_starts[rows], met.samples.t_ends[rows], last - first)
+    return samples, met.sigmas[rows]

@@ -1,0 +1,175 @@
+"""What says where to look: trains scenes with each sampler for the same time and scores held-out views.
+
+    python tools/bench/sampling.py RESULTS.jsonl SCENE... [--samplers grid learned proposal] [--seconds 300]
+                                   [--downscale 1] [--seeds 0] [--config FILE]
+    python tools/bench/sampling.py RESULTS.jsonl --table
+
+One JSON line a training is appended to RESULTS.jsonl and printed; what stands there already is not run again.
+``--table`` prints all of them, means over seeds. Surface recall is the share of held-out rays with a surface whose
+median distance stays what it is, to 1 % and two steps, when nothing that may be occupied is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from record import record
+from torch import Tensor
+
+from nerfkit.assess import evaluate_run
+from nerfkit.config import Config, from_dict, load_preset
+from nerfkit.kernels.cells import Cells
+from nerfkit.render import Model, load_model, render_in_stages
+from nerfkit.run import Run
+from nerfkit.sampling.seen import seen_cells
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.train.loop import fit
+from nerfkit.types import Rays, Sampler
+
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "grid": {"kind": "grid"},
+    "learned": {"kind": "learned"},
+    "proposal": {"kind": "proposal"},
+    # Grids with less memory, to compare with samplers that need little of it.
+    "grid-32": {"kind": "grid", "resolution": 32},
+    "grid-64": {"kind": "grid", "resolution": 64},
+    # Ablations.
+    "learned-no-imbalance": {"kind": "learned", "imbalance_weight": 0.0},
+    "learned-no-density": {"kind": "learned", "density_weight": 0.0},
+    "learned-no-branches": {"kind": "learned", "render_weight": 0.0},
+    "proposal-12": {"kind": "proposal", "n_proposed": 12},
+    "proposal-16": {"kind": "proposal", "n_proposed": 16},
+    "proposal-32": {"kind": "proposal", "n_proposed": 32},
+}
+_RAYS, _CHUNK = 4096, 256
+
+
+def surface(model: Model, sampler: Sampler, rays: Rays) -> Tensor:
+    """Distance (model units) at which half of what a ray meets lies before it; infinity where it meets little."""
+    found = []
+    for begin in range(0, len(rays), _CHUNK):
+        some = rays[slice(begin, begin + _CHUNK)]
+        jitter, behind = torch.full((len(some),), 0.5, device=model.device), torch.zeros_like(some.rays_d)
+        with torch.no_grad():
+            seen = render_in_stages(model.field, sampler, some, behind, jitter)
+        t = (seen.reached.t_starts + seen.reached.t_ends) / 2
+        for (start, count), opacity in zip(seen.reached.packed_info.tolist(), seen.opacity.tolist(), strict=True):
+            c = seen.weights[start : start + count].cumsum(0)
+            found += [float(t[start + int((c < 0.5 * opacity).sum())]) if opacity > 0.5 else float("inf")]
+    return torch.tensor(found)
+
+
+def recall(model: Model, scene: Scene) -> float:
+    """Share of held-out rays whose surface is not skipped; see the head of this file."""
+    generator = torch.Generator().manual_seed(0)
+    views = torch.tensor(scene.splits["test"])[torch.randint(len(scene.splits["test"]), (_RAYS,), generator=generator)]
+    size = torch.stack([torch.as_tensor(scene.cameras.width)[views], torch.as_tensor(scene.cameras.height)[views]], 1)
+    rays = scene.cameras.rays(views, torch.rand(_RAYS, 2, generator=generator) * size)
+    rays = model.frame.model_rays(rays).to(model.device)
+    stepping = model.sampler.cells().stepping
+    allowed = Cells.of(seen_cells(scene, stepping.resolution), stepping)
+    wanted, found = surface(model, allowed, rays), surface(model, model.sampler, rays)
+    steps = (wanted * stepping.cone_angle).clamp(stepping.min_step, stepping.max_step)
+    there = wanted.isfinite()
+    return float(((found - wanted).abs() < 0.01 * wanted + 2 * steps)[there].float().mean())
+
+
+def train(scene_path: Path, config: Config) -> dict[str, Any]:
+    """Train once; the numbers of one row."""
+    scene = load_scene(scene_path, config.data)
+    splits = {name: [scene.image_names[i] for i in views] for name, views in scene.splits.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        frame = scene.frame.to_dict()
+        run = Run.create(
+            Path(folder) / "run", config, scene.root, scene.name, frame, scene.fingerprint, splits, ["bench"]
+        )
+        reports = list(fit(scene, config, run))
+        started = time.perf_counter()
+        metrics = evaluate_run(run, scene, "test", lambda views: views)
+        evaluation = time.perf_counter() - started
+        model = load_model(run)
+    state = model.sampler.state_dict()
+    guide = getattr(model.sampler, "guide", None)
+    return {
+        "psnr": metrics["psnr"],
+        "ssim": metrics["ssim"],
+        "samples_per_ray": metrics["samples_per_ray"],
+        "train_samples_per_ray": metrics["train_samples_per_ray"],
+        "surface_recall": recall(model, scene),
+        "parameters": guide.n_parameters if guide else 0,
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+        "n_steps": reports[-1].step,
+        "seconds": reports[-1].seconds,
+        "evaluation_seconds": evaluation,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, in Markdown; the spread of PSNR where there are several."""
+    lines = ["| scene | sampler | PSNR | SSIM | samples a ray | recall | parameters | memory | steps | pictures |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+
+    def key(row: dict[str, Any]) -> tuple[str, int]:
+        return row["scene"], list(SAMPLERS).index(row["sampler"])
+
+    for _, group in groupby(sorted(rows, key=key), key):
+        each = list(group)
+        mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
+        spread = (max(row["psnr"] for row in each) - min(row["psnr"] for row in each)) / 2
+        psnr = f"{mean['psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
+        cells = [each[0]["scene"], each[0]["sampler"], psnr, f"{mean['ssim']:.3f}", f"{mean['samples_per_ray']:.1f}"]
+        cells += [f"{100 * mean['surface_recall']:.2f} %", f"{each[0]['parameters'] / 1e6:.2f} M"]
+        cells += [f"{fmean(row['bytes'] for row in each) / 1e6:.1f} MB"]
+        cells += [f"{fmean(row['n_steps'] for row in each):.0f}", f"{mean['evaluation_seconds']:.0f} s"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("scenes", type=Path, nargs="*")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=["grid", "learned", "proposal"])
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--downscale", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    lines = options.results.read_text().splitlines() if options.results.exists() else []
+    rows = [json.loads(line) for line in lines]
+    base = load_preset(options.config) if options.config else Config()
+    for scene in options.scenes:
+        for seed in options.seeds:
+            for name in options.samplers:
+                what = {"scene": scene.resolve().name, "downscale": options.downscale, "sampler": name, "seed": seed}
+                what |= {"budget": options.seconds, "config": str(options.config or "")}
+                if any(what.items() <= row.items() for row in rows):
+                    continue
+                config = dataclasses.replace(
+                    base,
+                    data=dataclasses.replace(base.data, downscale=options.downscale),
+                    sampler=from_dict(type(base.sampler), dataclasses.asdict(base.sampler) | SAMPLERS[name]),
+                    train=dataclasses.replace(base.train, time_budget=options.seconds, steps=0, seed=seed),
+                )
+                row = what | train(scene, config)
+                record("sampling", **row)
+                with options.results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    if options.table:
+        print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
