@@ -167,7 +167,7 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
 
 
 def cells_of(model: Model | Tiles) -> dict[str, Any]:
-    """What the sampler of a model knows: cells along a side, levels, share occupied, bytes of the bits.
+    """What the sampler of a model knows: its kind, cells along a side, levels, share occupied, bytes of the bits.
 
     Of tiles the mean share, and the bytes of all.
     """
@@ -175,6 +175,7 @@ def cells_of(model: Model | Tiles) -> dict[str, Any]:
     with torch.no_grad():
         each = [one.sampler.cells() for one in models]
     return {
+        "kind": models[0].config.sampler.kind,
         "resolution": each[0].stepping.resolution,
         "n_levels": each[0].stepping.n_levels,
         "occupied": fmean(float(cells.occupied.float().mean()) for cells in each),

@@ -159,7 +159,8 @@ class Config:
 _POSITIVE = """
     field.n_levels field.n_features field.log2_table_size field.base_resolution field.finest_resolution field.width
     field.geo_features field.sh_degree sampler.n_steps sampler.update_every sampler.observe_every sampler.n_probes
-    train.time_budget train.samples_per_step train.final_lr train.report_every train.checkpoint_every
+    sampler.n_proposed train.time_budget train.samples_per_step train.final_lr train.report_every
+    train.checkpoint_every
 """.split()
 
 
@@ -173,8 +174,15 @@ def check(config: Config) -> Config:
         raise ConfigError(f"train.early_stop: expected a share between 0 and 1, found {config.train.early_stop!r}")
     if config.sampler.resolution < 32 or config.sampler.resolution % 32:
         raise ConfigError(f"sampler.resolution: expected a multiple of 32, found {config.sampler.resolution!r}")
+    for key in ("imbalance_weight", "density_weight", "render_weight"):
+        if not getattr(config.sampler, key) >= 0.0:
+            raise ConfigError(f"sampler.{key}: expected 0 or more, found {getattr(config.sampler, key)!r}")
     if config.train.tiles:
         tile_counts(config.train.tiles)
+        if config.sampler.kind == "proposal":
+            raise ConfigError(
+                "sampler.kind: tiles are cut from cells, which proposals have none of; take grid or learned"
+            )
         for key in ("poses", "exposure"):
             if getattr(config.train, key):
                 raise ConfigError(f"train.{key}: each tile would find its own, and they would not fit; leave out one")

@@ -176,6 +176,14 @@ def _views(picked: dict[str, dict[str, Any]], kept: dict[str, Any]) -> str:
     return f'<div class="views">{"".join(figures)}</div>\n{scale}'
 
 
+_WHERE = {
+    "grid": "Rays step in occupied cells alone: those in which the field was found dense.",
+    "learned": "Rays step in occupied cells alone: those that a network proposed and the field confirmed.",
+    "proposal": "A network gathers samples where it expects the field to be dense, in cells that photographs allow.",
+}
+"""What each kind of sampler has cells for."""
+
+
 def _looks(picked: dict[str, dict[str, Any]], kept: dict[str, Any], cells: dict[str, Any] | None) -> str:
     """Render, occupied cells and samples of each ray of the picked views."""
     if "most" not in kept or cells is None:
@@ -186,11 +194,11 @@ def _looks(picked: dict[str, dict[str, Any]], kept: dict[str, Any], cells: dict[
     ]
     side, levels = cells["resolution"], "level" if cells["n_levels"] == 1 else "levels"
     notes = [
-        "Rays step in occupied cells alone, and end where nothing more can be seen. Cells are drawn opaque, chequered, "
-        "in the colours of their places, the paler the farther.",
+        f"{_WHERE[cells['kind']]} Rays end where nothing more can be seen. Cells are drawn opaque, chequered, in the "
+        "colours of their places, the paler the farther.",
         f"Samples that a ray reached: black 0, from 1 {_scale(HEAT)} to {kept['most']} and above; "
         "one scale for all views.",
-        f"Cells: {side} × {side} × {side} in {cells['n_levels']} {levels}, "
+        f"Cells ({cells['kind']}): {side} × {side} × {side} in {cells['n_levels']} {levels}, "
         f"{100 * cells['occupied']:.2g} % occupied, {si(cells['bytes'])}B of bits.",
     ]
     told = "".join(f'<p class="note">{note}</p>' for note in notes)

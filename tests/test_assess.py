@@ -96,7 +96,7 @@ def test_samples_are_those_of_the_held_out_rays(toy_scene: Path, tmp_path: Path)
     everything = sum(picture.n_samples for picture in seen.values())
     assert record["samples_per_ray"] == pytest.approx(everything / (len(seen) * 32 * 32)) and everything > 0
     assert record["train_samples_per_ray"] == 9.0
-    wanted = {"resolution": 32, "n_levels": 1, "bytes": 32**3 // 8}
+    wanted = {"kind": "grid", "resolution": 32, "n_levels": 1, "bytes": 32**3 // 8}
     assert wanted.items() <= record["cells"].items()
     assert record["cells"]["occupied"] == pytest.approx(model.sampler.occupancy)
 

@@ -70,7 +70,7 @@ def make_run(folder: Path, trained: bool = True, scored: bool = True) -> Run:
         cost = Cost(120.0, 39, 1e5, 9.0, 2**30, 2**20, "device")
         for one in scores["per_image"]:
             one["samples_per_ray"] = float(views(one["name"]).counts.float().mean())
-        scores["cells"] = {"resolution": 64, "n_levels": 3, "occupied": 0.0423, "bytes": 98304}
+        scores["cells"] = {"kind": "learned", "resolution": 64, "n_levels": 3, "occupied": 0.0423, "bytes": 98304}
         record = metrics_record(scores, Setting("white", "test", "every <8th>"), cost, config)
         run.write_json("metrics.json", record)
     return run
@@ -133,7 +133,7 @@ def test_a_full_page(tmp_path):
     assert "every <8th>" in page.text and "No LPIPS" in page.text
     assert len(page.references) == 18 and page.tags.count("svg") == 8
     assert "Where the sampler looks" in page.text and "600 samples a ray in the mean" in page.text
-    assert "Cells: 64 × 64 × 64 in 3 levels, 4.2 % occupied, 98.3 kB of bits." in page.text
+    assert "Cells (learned): 64 × 64 × 64 in 3 levels, 4.2 % occupied, 98.3 kB of bits." in page.text
     assert not list(run.path.glob(".*"))
 
 

@@ -28,12 +28,8 @@ struct lanes {
 };
 """
 
-RAYS = """
-EACH_LAYER(layer_INDEX::prepare(weights, packed, packed + N_PACKED);)
-const word* W = packed;
-double loss = 0.0, error = 0.0, n_samples = 0.0;
-size_t at = 0;
-for (int r = 0; r < n_rays; ++r) {
+# Where ray r enters the unit cube, and where it leaves.
+ENTER = """
   const float* o = rays_o + 3 * r;
   const float* d = rays_d + 3 * r;
   float inverse[3], t = near_plane, t_max = far_plane;
@@ -44,6 +40,15 @@ for (int r = 0; r < n_rays; ++r) {
     t_max = t_max < (a < b ? b : a) ? t_max : (a < b ? b : a);
   }
   t += jitter[r] * lanes::clamp(t * cone_angle, min_step, max_step);
+"""
+
+RAYS = """
+EACH_LAYER(layer_INDEX::prepare(weights, packed, packed + N_PACKED);)
+const word* W = packed;
+double loss = 0.0, error = 0.0, n_samples = 0.0;
+size_t at = 0;
+for (int r = 0; r < n_rays; ++r) {
+  ENTER
   float harmonics[16], trans = 1.0f, color[3] = {0.0f, 0.0f, 0.0f}, sum = 0.0f;
   HARMONICS
   int total = 0, next = FIRST;

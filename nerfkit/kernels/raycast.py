@@ -23,7 +23,7 @@ from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import Stepping
-from nerfkit.kernels.ray import BACKWARD, HARMONICS, LISTED, MARCH, RAYS, STEP, VECTORS
+from nerfkit.kernels.ray import BACKWARD, ENTER, HARMONICS, LISTED, MARCH, RAYS, STEP, VECTORS
 from nerfkit.types import Met, Rays, Samples
 
 Where = Cells | Samples
@@ -136,7 +136,11 @@ def _forward(networks: Networks, stored: torch.dtype, word: str, listed: bool) -
     numbers |= {"learning": "bool", "delta": "float", "factor": "float"}
     numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
     numbers |= {"near_plane": "float", "far_plane": "float", "max_samples": "int"}
-    rays = RAYS.replace("STEPS\n", LISTED if listed else MARCH).replace("FIRST", "listed[2 * r]" if listed else "0")
+    rays = (
+        RAYS.replace("ENTER\n", ENTER)
+        .replace("STEPS\n", LISTED if listed else MARCH)
+        .replace("FIRST", "listed[2 * r]" if listed else "0")
+    )
     head, _, body = _text(networks, _STORED[stored], word, "//BODY" + rays).partition("//BODY")
     return Native(head, body, tensors, numbers)
 

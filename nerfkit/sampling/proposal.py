@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import parallel
-from nerfkit.kernels.march import sample_positions
+from nerfkit.kernels.march import Stepping, sample_positions
+from nerfkit.kernels.propose import Believed, propose
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
 from nerfkit.sampling.stepping import stepping_of
@@ -27,6 +28,8 @@ _COARSER = 4.0
 """Shortest step of the network's, in those of the field's through cells."""
 _CONE = 1.0 / 12.0
 """Growth of the network's steps with distance."""
+_LONGEST = 0.125
+"""Longest of them, in sides of the unit cube."""
 _MOST = 256
 """Of these steps on a ray."""
 _FEWEST = 4
@@ -38,8 +41,6 @@ _ANNEAL = 1000
 _EXCESS_WEIGHT = 0.1
 _LESSON = 256
 """Rays of a lesson."""
-_PARTS = 4
-"""Tasks of a lesson, on every machine."""
 _WATCHED = 8
 """Steps of which one gives a lesson."""
 
@@ -64,23 +65,30 @@ class ProposalSampler:
         n_words = n_levels * config.resolution**3 // 32
         everything = torch.full((n_words,), -1, dtype=torch.int32, device=device)
         bits = everything if allowed is None else Cells.of(allowed.to(device), stepping).bits
-        self._allowed = Cells.of_bits(bits, stepping)
+        self._allow(bits, stepping)
         self.guide = Guide(n_levels, config.resolution, device)
         self._mets: list[Met] = []
         self._step = 0
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Intervals of rays (model coordinates) that are proposed; ``jitter`` in [0, 1) shifts their borders."""
+        progress = min(self._step / _ANNEAL, 1.0)
+        believed = Believed(10.0 * progress / (9.0 * progress + 1.0), _FLOOR, _FEWEST, self.config.n_proposed)
+        if self.device.type == "cpu":
+            numbers = [self.guide.table, *self.guide.matrices]
+            return propose(self._long, rays, jitter, self.guide.grid, numbers, self.guide.half, believed)
+        return self.in_stages(rays, jitter, believed)
+
+    def in_stages(self, rays: Rays, jitter: Float[Tensor, " n_rays"], believed: Believed) -> Samples:
+        """The same, one stage after the other over all steps."""
         with torch.no_grad():
-            coarse = self._long_steps(rays, jitter)
+            coarse = self._long.sample(rays, jitter)
             weights = weights_of(torch.exp(self.guide.ask(sample_positions(rays, coarse))), coarse)
-            progress = min(self._step / _ANNEAL, 1.0)
-            believed = 10.0 * progress / (9.0 * progress + 1.0)
-            dense = opacities(weights, coarse).clamp(0.0, 1.0) ** believed
-            counts = torch.ceil(self.config.n_proposed * dense).clamp(min=_FEWEST).int()
+            dense = opacities(weights, coarse).clamp(0.0, 1.0) ** believed.exponent
+            counts = torch.ceil(believed.most * dense).clamp(min=believed.fewest).int()
             n_steps = coarse.packed_info[:, 1].clamp(min=1)
-            floor = (_FLOOR / n_steps)[coarse.ray_indices.long()]
-            return resample(coarse, weights**believed + floor, counts, jitter)
+            floor = (believed.floor / n_steps)[coarse.ray_indices.long()]
+            return resample(coarse, weights**believed.exponent + floor, counts, jitter)
 
     def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """The same: a kernel of whole rays takes them as they are listed."""
@@ -109,28 +117,19 @@ class ProposalSampler:
         mets, self._mets = self._mets, []
         if not mets:
             return
-        n_rays = max(_LESSON // (len(mets) * _PARTS), 1)
-        starts = range(0, n_rays * _PARTS, n_rays)
-        parts = [(met, slice(i, min(i + n_rays, len(met.rays)))) for met in mets for i in starts if i < len(met.rays)]
-        self.guide.learn(parallel(self._lesson, parts, self.device))
+        n_rays = -(-_LESSON // len(mets))
+        self.guide.learn(parallel(lambda met: self._lesson(met, n_rays), mets, self.device))
 
     @property
     def occupancy(self) -> float:
         """Share of all cells that may be occupied, in [0, 1]."""
         return float(self._allowed.occupied.float().mean())
 
-    def _long_steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
-        stepping = self._allowed.stepping
-        longest = max(stepping.max_step, 0.125) if stepping.n_levels > 1 else _COARSER * stepping.min_step
-        cone = _CONE if stepping.n_levels > 1 else 0.0
-        lengths = {"min_step": _COARSER * stepping.min_step, "max_step": longest, "cone_angle": cone}
-        coarse = replace(stepping, max_samples=_MOST, **lengths)
-        return replace(self._allowed, stepping=coarse).sample(rays, jitter)
-
-    def _lesson(self, part: tuple[Met, slice]) -> list[Tensor | None]:
-        met, own = part
-        rays, fine, sigmas = met.rays[own], *_of_rays(met, own)
-        coarse = self._long_steps(rays, torch.full((len(rays),), 0.5, device=self.device))
+    def _lesson(self, met: Met, n_rays: int) -> list[Tensor | None]:
+        """Gradients of the network's matrices, by what the first of some rays met."""
+        rays = met.rays[slice(0, n_rays)]
+        fine, sigmas = _of_first(met, len(rays))
+        coarse = self._long.sample(rays, torch.full((len(rays),), 0.5, device=self.device))
         with torch.enable_grad():
             answer = self.guide.answer(self.guide.features(sample_positions(rays, coarse)))
             proposed = weights_of(torch.exp(answer), coarse)
@@ -151,15 +150,19 @@ class ProposalSampler:
             tensor.copy_(state[f"guide.{name}"])
         self._step, self.guide.n_lessons = int(state["step"]), int(state["n_lessons"])
         bits = self._allowed.bits.clone().copy_(state["allowed"])
-        self._allowed = Cells.of_bits(bits, self._allowed.stepping)
+        self._allow(bits, self._allowed.stepping)
+
+    def _allow(self, bits: Int[Tensor, " words"], stepping: Stepping) -> None:
+        self._allowed = Cells.of_bits(bits, stepping)
+        lengths = {"min_step": _COARSER * stepping.min_step, "max_step": _COARSER * stepping.min_step}
+        if stepping.n_levels > 1:
+            lengths |= {"max_step": _LONGEST, "cone_angle": _CONE}
+        self._long = replace(self._allowed, stepping=replace(stepping, max_samples=_MOST, **lengths))
 
 
-def _of_rays(met: Met, own: slice) -> tuple[Samples, Float[Tensor, " n"]]:
-    """The samples of successive rays, and their densities."""
-    info = met.samples.packed_info[own]
-    first, last = int(info[0, 0]), int(info[-1].sum())
-    rows = slice(first, last)
-    ray_indices = met.samples.ray_indices[rows] - own.start
-    moved = info - info.new_tensor([first, 0])
-    samples = Samples(moved, ray_indices, met.samples.t_starts[rows], met.samples.t_ends[rows], last - first)
-    return samples, met.sigmas[rows]
+def _of_first(met: Met, n_rays: int) -> tuple[Samples, Float[Tensor, " n"]]:
+    """The samples of the first rays, and their densities."""
+    packed_info = met.samples.packed_info[:n_rays]
+    n = int(packed_info[-1].sum())
+    owners, starts, ends = (x[:n] for x in (met.samples.ray_indices, met.samples.t_starts, met.samples.t_ends))
+    return Samples(packed_info, owners, starts, ends, n), met.sigmas[:n]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.composite import composite
 from nerfkit.kernels.march import packed, sample_positions
+from nerfkit.kernels.propose import Believed, propose
 from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
 from nerfkit.sampling.proposal import ProposalSampler
 from nerfkit.types import LearningSampler, Met, Rays, Samples
@@ -171,6 +172,29 @@ def test_a_fresh_sampler_looks_everywhere(device: torch.device) -> None:
         through = sampler.cells().sample(rays, torch.full((50,), 0.5, device=device))
     wanted = torch.zeros(50, device=device).index_add_(0, through.ray_indices.long(), through.t_ends - through.t_starts)
     assert float(lengths.sum() / wanted.sum()) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("n_levels", [1, 3])
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
+def test_whole_rays_are_proposed_as_in_stages(exponent: float, n_levels: int) -> None:
+    x = torch.stack([(torch.arange(32) - 15.5) / 32 * 0.5 ** (n_levels - 1 - level) for level in range(n_levels)])
+    allowed = (x.abs() > 0.1)[:, :, None, None].expand(n_levels, 32, 32, 32)  # two halves, and a gap between them
+    sampler = ProposalSampler(CONFIG, n_levels, CPU, allowed, near_plane=0.05)
+    with torch.no_grad():
+        for i, tensor in enumerate((sampler.guide.table, *sampler.guide.matrices)):
+            tensor.normal_(std=0.5, generator=torch.Generator().manual_seed(i))
+    rays = rays_through(300, 2, CPU)
+    rays.rays_o[:150] = 0.3 + 0.4 * torch.rand(150, 3, generator=torch.Generator().manual_seed(3))
+    jitter, believed = torch.rand(300, generator=torch.Generator().manual_seed(4)), Believed(exponent, 0.01, 4, 20)
+    guide = sampler.guide
+    whole = propose(sampler._long, rays, jitter, guide.grid, [guide.table, *guide.matrices], guide.half, believed)
+    staged = sampler.in_stages(rays, jitter, believed)
+    n_same = 0
+    for (a, n), (b, m) in zip(whole.packed_info.tolist(), staged.packed_info.tolist(), strict=True):
+        pairs = [(getattr(whole, name)[a : a + n], getattr(staged, name)[b : b + m]) for name in ("t_starts", "t_ends")]
+        n_same += n == m and all(torch.allclose(one, other, atol=1e-3) for one, other in pairs)
+    assert n_same > 0.95 * 300  # at the border of a cell a step may fall on either side of it
+    assert torch.equal(whole.ray_indices[: whole.n_owned], torch.repeat_interleave(whole.packed_info[:, 1]).int())
 
 
 def test_samples_gather_at_the_surface_and_leave_empty_rays(device: torch.device) -> None:
