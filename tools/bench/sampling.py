@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--runs", type=Path, help="keep the run folders here")
     parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     rows = [json.loads(line) for line in lines]
     base = load_preset(options.config) if options.config else Config()
