@@ -28,6 +28,7 @@ of posed images, a ``split`` one of train/val/test, a ``run`` the folder of one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -152,19 +153,11 @@ class LearningSampler(Sampler, Protocol):
     occupancy: float
 
     def watches(self) -> bool:
-        """Whether it wants to `observe` what the rays of the coming training step meet."""
+        """Whether it wants to be told what the rays of the coming training step meet."""
         ...
 
-    def observe(self, met: Met) -> None:
-        """Keep what a training step's rays met until the next `update`."""
-        ...
-
-    def forget(self) -> None:
-        """Drop what was observed since the last `update`."""
-        ...
-
-    def update(self, step: int, field: Field) -> None:
-        """After training step ``step``: learn from what was observed, and from the field as it is now."""
+    def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
+        """After training step ``step``: learn from what its rays met, part by part, and from the field as it is now."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ evaluations, but hardly ever a part of a surface.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -81,7 +82,6 @@ class LearnedOccupancy:
         self.guide = Guide(n_levels, config.resolution, device, bias=2.0)
         self._haze = Parameter(torch.zeros(4, self.guide.n_features + 1, device=device))
         self._generator = torch.Generator().manual_seed(0)
-        self._mets: list[Met] = []
         self._seen = torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, device=device)
         self._step = 0
         self._share = 0.5
@@ -107,20 +107,11 @@ class LearnedOccupancy:
         period = self._period()
         return -(self._step + 1) % period % max(period // 4, 1) == 0
 
-    def observe(self, met: Met) -> None:
-        """Keep what a step's rays met for the next `update`."""
-        self._mets.append(met)
-
-    def forget(self) -> None:
-        """Drop what was observed since the last `update`."""
-        self._mets = []
-
-    def update(self, step: int, field: Field) -> None:
-        """Note what was observed; every so often, learn from all of that and refresh the bits."""
+    def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
+        """Note what rays met; every so often, learn from all of that and refresh the bits."""
         self._step = step
-        mets, self._mets = self._mets, []
         if mets:
-            self._seen = self._with(mets)
+            self._seen = self._seen_with(mets)
         cells, densest = self._seen
         if step % self._period() or not mets or not len(cells):
             return
@@ -158,7 +149,7 @@ class LearnedOccupancy:
             gradients.append(self._render(met, field))
         self.guide.learn(gradients)
 
-    def _with(self, mets: list[Met]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    def _seen_with(self, mets: Sequence[Met]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         """The cells in which rays had samples since the last refresh, and the largest density there."""
 
         def index(met: Met) -> Tensor:

@@ -7,6 +7,7 @@ evaluations; on a CPU that costs as much as the training.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -52,7 +53,6 @@ class OccupancyGrid:
         self._window = torch.full_like(self.values, -1.0)
         self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
-        self._seen: list[Met] = []
         self.threshold = 0.0
         self._step = 0
         self._bake()
@@ -65,7 +65,7 @@ class OccupancyGrid:
         return self.cells().sample(rays, jitter)
 
     def cells(self) -> Cells:
-        """What `sample` and `observe` know, for a kernel that does both on its way."""
+        """What `sample` and `update` know, for a kernel that steps and notes what it meets on its way."""
         if not torch.is_grad_enabled():
             return self._baked
         stepping = while_young(self.stepping, self._step, self.config.warmup_steps)
@@ -76,26 +76,16 @@ class OccupancyGrid:
         return self.cells()
 
     def watches(self) -> bool:
-        """Whether the coming training step should be observed: on a CPU its kernel notes what it meets by itself."""
+        """Whether the coming training step should be told of: on a CPU its kernel notes what it meets by itself."""
         return self.values.device.type != "cpu" and (self._step + 1) % self.config.observe_every == 0
 
-    def observe(self, met: Met) -> None:
-        """Keep the densities that a training step met until the next `update`.
+    def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
+        """Take in what rays met; every ``update_every`` steps, probe, decay and refresh the bits.
 
         A sample behind an opaque surface counts as empty, so that the inside of things costs nothing.
         """
-        self._seen.append(met)
-
-    def forget(self) -> None:
-        """Drop what was observed since the last `update`."""
-        self._seen = []
-        self._window.fill_(-1.0)
-
-    def update(self, step: int, field: Field) -> None:
-        """Take in what the last step saw; every ``update_every`` steps, probe, decay and refresh the bits."""
         self._step = step
-        seen, self._seen = self._seen, []
-        for met in seen:
+        for met in mets:
             positions = sample_positions(met.rays, met.samples)
             observe(positions, met.samples, met.sigmas, self.config.resolution, self._window)
         if step % self.config.update_every == 0:

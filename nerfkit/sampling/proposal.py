@@ -8,6 +8,7 @@ through cells would give them, and empty rays a few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -67,7 +68,6 @@ class ProposalSampler:
         bits = everything if allowed is None else Cells.of(allowed.to(device), stepping).bits
         self._allow(bits, stepping)
         self.guide = Guide(n_levels, config.resolution, device)
-        self._mets: list[Met] = []
         self._step = 0
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
@@ -103,18 +103,9 @@ class ProposalSampler:
         every = _WATCHED // 4 if self._step < self.config.warmup_steps else _WATCHED
         return (self._step + 1) % every == 0
 
-    def observe(self, met: Met) -> None:
-        """Keep what a step's rays met for the next `update`."""
-        self._mets.append(met)
-
-    def forget(self) -> None:
-        """Drop what was observed since the last `update`."""
-        self._mets = []
-
-    def update(self, step: int, field: Field) -> None:
-        """Learn from what was observed."""
+    def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
+        """Learn from what rays met."""
         self._step = step
-        mets, self._mets = self._mets, []
         if not mets:
             return
         n_rays = -(-_LESSON // len(mets))

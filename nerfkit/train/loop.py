@@ -49,18 +49,18 @@ def fit(
             n_rays = round(config.train.samples_per_step / max(clock.samples_per_ray, 1.0))
             n_rays = min(max(n_rays, 64), config.train.samples_per_step)
             rate = rate_at(clock.step, clock.progress(config), config.train)
-            loss, error, n_samples = training.learn(n_rays)
+            learned = training.learn(n_rays)
             training.optimizer.step(rate)
             clock.step += 1
-            model.sampler.update(clock.step, model.field)
+            model.sampler.update(clock.step, model.field, learned.mets)
             clock.n_rays += n_rays
-            clock.n_samples += n_samples
-            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * n_samples / n_rays
+            clock.n_samples += learned.n_samples
+            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * learned.n_samples / n_rays
             refined = training.refine()
             if refined is not None and run is not None:
                 run.log(refined)
             clock.seconds = time.perf_counter() - started
-            tally.add(loss, error)
+            tally.add(learned.loss, learned.squared_error)
             if clock.step % config.train.report_every == 0 or clock.progress(config) >= 1.0:
                 report = tally.report(clock, model, rate * config.train.table_lr)
                 if run is not None:

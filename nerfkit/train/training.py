@@ -48,6 +48,18 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What came of a training step, beside the gradients."""
+
+    loss: float
+    squared_error: float
+    """Its mean over rays and channels."""
+    n_samples: int
+    mets: list[Met]
+    """What the rays met, part by part, where the sampler watches."""
+
+
+@dataclass(frozen=True)
 class Training:
     """A model, the pixels it learns from, and all that changes from step to step."""
 
@@ -69,11 +81,8 @@ class Training:
         pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
         return cls(model, pixels, optimizer, generator, Clock(), exposure, poses)
 
-    def learn(self, n_rays: int) -> tuple[float, float, int]:
-        """Draw rays and leave the gradients of all parameters in ``.grad``.
-
-        Returns the loss, the mean squared error and the number of samples.
-        """
+    def learn(self, n_rays: int) -> Step:
+        """Draw rays and leave the gradients of all parameters in ``.grad``."""
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
         picked = pixels.draw(n_rays, self.generator)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
@@ -93,9 +102,6 @@ class Training:
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         learned = _learn(model, rays, jitter, background, lesson)
         model.field.grid.collect(model.field.table)
-        for one in learned:
-            if one.met is not None:
-                model.sampler.observe(one.met)
         rgb = torch.cat([one.rgb for one in learned])
         if exposure is not None:
             exposure.observe(view, photograph, rgb)
@@ -107,7 +113,8 @@ class Training:
             (model.field.sky.grad,) = torch.autograd.grad(sky, model.field.sky, through[:, None] * g_shown)
         model.field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
         error = sum(one.squared_error for one in learned) / (3 * n_rays)
-        return sum(one.loss for one in learned), error, sum(one.n_samples for one in learned)
+        mets = [one.met for one in learned if one.met is not None]
+        return Step(sum(one.loss for one in learned), error, sum(one.n_samples for one in learned), mets)
 
     def refine(self) -> dict[str, Any] | None:
         """Refine the poses of the training views, if that is asked for and due; what came of it, for the log."""
@@ -121,8 +128,9 @@ class Training:
     def warm_up(self) -> None:
         """Compile every kernel by one step whose result is thrown away."""
         model = self.model
+        before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
         replace(self, generator=torch.Generator().manual_seed(0), exposure=None).learn(64)
-        model.sampler.forget()
+        model.sampler.load_state_dict(before)
         Optimizer(model.field, model.config.train).step(0.0)
         with torch.no_grad():
             model.field.density(torch.zeros(1024, 3, device=model.device))

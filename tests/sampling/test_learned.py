@@ -9,74 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from worlds import Ball, check_that_a_saved_one_goes_on, distances, half_cell, train
 
 from nerfkit.config import SamplerConfig
-from nerfkit.kernels.march import sample_positions
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.contraction import contract
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.learned import LearnedOccupancy
-from nerfkit.types import LearningSampler, Met, Rays, Samples
+from nerfkit.types import LearningSampler, Samples
 
 CPU = torch.device("cpu")
 CONFIG = SamplerConfig(kind="learned", resolution=32, n_steps=128, update_every=4, warmup_steps=16)
 
 
-class Balls:
-    """A field that is dense in balls of one radius."""
-
-    def __init__(self, radius: float = 0.2, sigma: float = 200.0, middle: float = 0.5):
-        self.radius, self.sigma, self.middle = radius, sigma, middle
-
-    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        inside = (positions - self.middle).norm(dim=1) < self.radius
-        return self.sigma * inside.float(), positions
-
-    def color(self, features: Tensor, rays_d: Tensor, ray_indices: Tensor) -> Tensor:
-        return features.clamp(0.0, 1.0)
-
-
-def rays_through(n: int, seed: int, device: torch.device) -> Rays:
-    generator = torch.Generator().manual_seed(seed)
-    origins = 0.5 + 1.3 * F.normalize(torch.randn(n, 3, generator=generator), dim=1)
-    directions = F.normalize(torch.rand(n, 3, generator=generator) - origins, dim=1)
-    return Rays(origins, directions, torch.ones(n)).to(device)
-
-
-def met_by(rays: Rays, samples: Samples, field: Balls) -> Met:
-    """What rays meet: nothing behind what is opaque."""
-    sigmas, _ = field.density(sample_positions(rays, samples))
-    sigmas[samples.n_owned :] = 0.0
-    for start, count in samples.packed_info.tolist():
-        own = sigmas[start : start + count]
-        lengths = (samples.t_ends - samples.t_starts)[start : start + count]
-        own[(own * lengths).cumsum(0) - own * lengths > 4.6] = 0.0
-    truth = torch.zeros_like(rays.rays_d)
-    return Met(rays, samples, sigmas, truth, truth)
-
-
-def train(sampler: LearnedOccupancy, steps: range, field: Balls, n_rays: int = 500) -> None:
-    """What a training does with its sampler."""
-    for step in steps:
-        watched = sampler.watches()
-        rays = rays_through(n_rays, step, sampler.device)
-        jitter = torch.rand(n_rays, generator=torch.Generator().manual_seed(step)).to(sampler.device)
-        samples = sampler.sample(rays, jitter)
-        if watched:
-            sampler.observe(met_by(rays, samples, field))
-        sampler.update(step, field)
-
-
 def occupied(sampler: LearnedOccupancy) -> Tensor:
     return sampler.cells().occupied.cpu()
-
-
-def distances(n_levels: int = 1, middle: float = 0.5) -> Tensor:
-    """Of the middles of all cells from a place."""
-    axis = (torch.arange(32) + 0.5) / 32
-    cube = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
-    levels = [(cube - 0.5) * 0.5 ** (n_levels - 1 - level) + 0.5 for level in range(n_levels)]
-    return (torch.stack(levels) - middle).norm(dim=-1)
 
 
 class TestLosses:
@@ -173,21 +120,20 @@ def test_a_fresh_sampler_is_full(device: torch.device) -> None:
 
 @pytest.mark.parametrize("n_levels", [1, 2])
 def test_it_finds_the_ball_and_little_else(n_levels: int, device: torch.device) -> None:
-    sampler, field = LearnedOccupancy(CONFIG, n_levels, device), Balls()
+    sampler, field = LearnedOccupancy(CONFIG, n_levels, device), Ball()
     train(sampler, range(1, 201), field)
-    half = 0.87 / 32 * torch.tensor([0.5 ** (n_levels - 1 - k) for k in range(n_levels)]).view(-1, 1, 1, 1)
-    distance, found = distances(n_levels), occupied(sampler)
+    half, distance, found = half_cell(n_levels), distances(n_levels), occupied(sampler)
     # Rays step through the outer level's cells only where the inner cube ends. Half full is found, less may be missed.
     assert float(found[:1][distance[:1] < 0.195].float().mean()) > 0.99
     assert float(found[:1][distance[:1] > 0.2 + half[0]].float().mean()) < 0.01
 
 
 def test_what_appears_is_found_again(device: torch.device) -> None:
-    sampler, field = LearnedOccupancy(CONFIG, 1, device), Balls(0.15, middle=0.35)
+    sampler, field = LearnedOccupancy(CONFIG, 1, device), Ball(0.15, middle=0.35)
     train(sampler, range(1, 201), field)
     there = distances(middle=0.65) < 0.12
     assert not occupied(sampler)[there].any()
-    grown = Balls(0.45, middle=0.5)
+    grown = Ball(0.45, middle=0.5)
     train(sampler, range(201, 601), grown)
     surface = (distances() < 0.445) & (distances() > 0.42)
     assert float(occupied(sampler)[surface].float().mean()) > 0.95
@@ -195,9 +141,9 @@ def test_what_appears_is_found_again(device: torch.device) -> None:
 
 def test_what_vanishes_is_given_up(device: torch.device) -> None:
     sampler = LearnedOccupancy(CONFIG, 1, device)
-    train(sampler, range(1, 101), Balls(0.3))
+    train(sampler, range(1, 101), Ball(0.3))
     before = sampler.occupancy
-    train(sampler, range(101, 301), Balls(0.15))
+    train(sampler, range(101, 301), Ball(0.15))
     assert sampler.occupancy < 0.35 * before
     assert float(occupied(sampler)[(distances() < 0.145) & (distances() > 0.12)].float().mean()) > 0.99
 
@@ -207,12 +153,12 @@ def test_only_allowed_cells_are_ever_occupied(device: torch.device) -> None:
     allowed[:, :16] = True
     sampler = LearnedOccupancy(CONFIG, 1, device, allowed)
     assert sampler.occupancy == 0.5
-    train(sampler, range(1, 81), Balls(0.4))
+    train(sampler, range(1, 81), Ball(0.4))
     assert occupied(sampler).any() and not occupied(sampler)[~allowed].any()
 
 
 def test_a_cell_is_closed_at_the_second_time_that_nothing_is_found() -> None:
-    sampler, nothing = LearnedOccupancy(CONFIG, 1, CPU), Balls(0.0)
+    sampler, nothing = LearnedOccupancy(CONFIG, 1, CPU), Ball(0.0)
     sampler._step = CONFIG.warmup_steps + 4
     cells = torch.arange(16000, 16200)
     thin, dense = torch.zeros(200), torch.full((200,), 1.0e3)
@@ -230,17 +176,6 @@ def test_a_cell_is_closed_at_the_second_time_that_nothing_is_found() -> None:
     assert not sampler.cells().occupied.flatten()[cells].any()
 
 
-def test_forgetting_drops_what_was_observed() -> None:
-    through, other = (LearnedOccupancy(CONFIG, 1, CPU) for _ in range(2))
-    rays = rays_through(50, 0, CPU)
-    other.observe(met_by(rays, other.sample(rays, torch.zeros(50)), Balls()))
-    other.forget()
-    for sampler in (through, other):
-        train(sampler, range(1, 9), Balls())
-    for name, value in through.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
-
-
 def test_refreshes_grow_rarer() -> None:
     sampler, refreshes = LearnedOccupancy(CONFIG, 1, CPU), []
     for step in range(1, 8193):
@@ -251,26 +186,13 @@ def test_refreshes_grow_rarer() -> None:
 
 
 @pytest.mark.parametrize("at", [3, 18, 30])
-def test_a_saved_sampler_goes_on_as_if_never_interrupted(at: int, device: torch.device) -> None:
-    allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
-    allowed[:, 4:] = True
-    through, first = (LearnedOccupancy(CONFIG, 1, device, allowed) for _ in range(2))
-    train(through, range(1, 61), Balls())
-    train(first, range(1, at + 1), Balls())
-    state = {name: value.clone() for name, value in first.state_dict().items()}
-    second = LearnedOccupancy(CONFIG, 1, device)  # a resumed training does not ask again which cells are allowed
-    second.load_state_dict(state)
-    assert torch.equal(second.cells().bits, first.cells().bits)
-    train(second, range(at + 1, 61), Balls())
-    for name, value in through.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
-    for name in ("bits", "blocks", "clear"):
-        assert torch.equal(getattr(through.cells(), name), getattr(second.cells(), name))
+def test_a_saved_one_goes_on_as_if_never_interrupted(at: int, device: torch.device) -> None:
+    check_that_a_saved_one_goes_on(lambda allowed: LearnedOccupancy(CONFIG, 1, device, allowed), at, 61, train)
 
 
 @pytest.mark.parametrize("off", ["imbalance_weight", "density_weight", "render_weight"])
 def test_each_loss_can_be_left_out(off: str) -> None:
     whole, without = LearnedOccupancy(CONFIG, 1, CPU), LearnedOccupancy(replace(CONFIG, **{off: 0.0}), 1, CPU)
     for sampler in (whole, without):
-        train(sampler, range(1, 41), Balls())
+        train(sampler, range(1, 41), Ball())
     assert not torch.equal(whole.guide.table, without.guide.table)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from worlds import Ball, check_that_a_saved_one_goes_on, rays_through, train
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.composite import composite
@@ -13,7 +14,7 @@ from nerfkit.kernels.march import packed, sample_positions
 from nerfkit.kernels.propose import Believed, propose
 from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
 from nerfkit.sampling.proposal import ProposalSampler
-from nerfkit.types import LearningSampler, Met, Rays, Samples
+from nerfkit.types import LearningSampler, Samples
 
 CPU = torch.device("cpu")
 CONFIG = SamplerConfig(kind="proposal", resolution=32, n_steps=128, warmup_steps=100, n_proposed=12)
@@ -134,30 +135,9 @@ class TestHistograms:
         assert bool((gradient[:6] < 0.0).all())
 
 
-def rays_through(n: int, seed: int, device: torch.device) -> Rays:
-    generator = torch.Generator().manual_seed(seed)
-    origins = 0.5 + 1.3 * F.normalize(torch.randn(n, 3, generator=generator), dim=1)
-    directions = F.normalize(torch.rand(n, 3, generator=generator) - origins, dim=1)
-    return Rays(origins, directions, torch.ones(n)).to(device)
-
-
-class Ball:
-    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return 200.0 * ((positions - 0.5).norm(dim=1) < 0.25).float(), positions
-
-    def color(self, features: Tensor, rays_d: Tensor, ray_indices: Tensor) -> Tensor:
-        return features
-
-
-def train(sampler: ProposalSampler, steps: range) -> None:
-    for step in steps:
-        rays = rays_through(200, step, sampler.device)
-        jitter = torch.rand(200, generator=torch.Generator().manual_seed(step)).to(sampler.device)
-        if sampler.watches():
-            samples = sampler.sample(rays, jitter)
-            sigmas, _ = Ball().density(sample_positions(rays, samples))
-            sampler.observe(Met(rays, samples, sigmas, rays.rays_d, rays.rays_d))
-        sampler.update(step, Ball())
+def learn(sampler: ProposalSampler, steps: range) -> None:
+    """A training on a ball, of few rays."""
+    train(sampler, steps, Ball(0.25), 200)
 
 
 def test_a_fresh_sampler_looks_everywhere(device: torch.device) -> None:
@@ -199,7 +179,7 @@ def test_whole_rays_are_proposed_as_in_stages(exponent: float, n_levels: int) ->
 
 def test_samples_gather_at_the_surface_and_leave_empty_rays(device: torch.device) -> None:
     sampler = ProposalSampler(CONFIG, 1, device)
-    train(sampler, range(1, 1201))
+    learn(sampler, range(1, 1201))
     rays = rays_through(400, 0, device)
     samples = sampler.sample(rays, torch.full((400,), 0.5, device=device))
     near = -((rays.rays_o - 0.5) * rays.rays_d).sum(1)
@@ -224,7 +204,7 @@ def test_nothing_is_proposed_outside_of_what_is_allowed(device: torch.device) ->
     allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
     allowed[:, :16] = True
     sampler = ProposalSampler(CONFIG, 1, device, allowed)
-    train(sampler, range(1, 101))
+    learn(sampler, range(1, 101))
     rays = rays_through(300, 0, device)
     samples = sampler.sample(rays, torch.full((300,), 0.5, device=device))
     places = sample_positions(rays, samples)[: samples.n_owned]
@@ -232,17 +212,5 @@ def test_nothing_is_proposed_outside_of_what_is_allowed(device: torch.device) ->
 
 
 @pytest.mark.parametrize("at", [3, 130])
-def test_a_saved_sampler_goes_on_as_if_never_interrupted(at: int, device: torch.device) -> None:
-    allowed = torch.zeros(1, 32, 32, 32, dtype=torch.bool)
-    allowed[:, 4:] = True
-    through, first = (ProposalSampler(CONFIG, 1, device, allowed) for _ in range(2))
-    train(through, range(1, 161))
-    train(first, range(1, at + 1))
-    second = ProposalSampler(CONFIG, 1, device)
-    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
-    train(second, range(at + 1, 161))
-    for name, value in through.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
-    rays = rays_through(50, 0, device)
-    one, two = (sampler.sample(rays, torch.zeros(50, device=device)) for sampler in (through, second))
-    assert torch.equal(one.t_starts, two.t_starts) and torch.equal(one.packed_info, two.packed_info)
+def test_a_saved_one_goes_on_as_if_never_interrupted(at: int, device: torch.device) -> None:
+    check_that_a_saved_one_goes_on(lambda allowed: ProposalSampler(CONFIG, 1, device, allowed), at, 161, learn)

@@ -203,15 +203,15 @@ def test_leaving_without_a_run_writes_nothing(scene: Scene, tmp_path: Path) -> N
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def lesson_of(scene: Scene, config: Config) -> tuple[int, list[torch.Tensor]]:
-    """Samples and gradients of one step through a fog that thickens from place to place."""
+def lesson_of(scene: Scene, config: Config) -> tuple[stepping.Step, list[torch.Tensor]]:
+    """One step through a fog that thickens from place to place, and its gradients."""
     training = stepping.Training.new(scene, model_of(scene, config))
     field = training.model.field
     with torch.no_grad():
         field.table.normal_(generator=torch.Generator().manual_seed(1))
         field.density_network.weights[-1][0].abs_()
-    _, _, n_samples = training.learn(300)
-    return n_samples, [field.table.grad, *(weight.grad for weight in field.network_parameters())]
+    step = training.learn(300)
+    return step, [field.table.grad, *(weight.grad for weight in field.network_parameters())]
 
 
 def in_stages(*inputs: Any) -> list[Any]:
@@ -223,20 +223,18 @@ def test_a_step_in_stages_is_that_of_whole_rays(
     distortion: float, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, distortion=distortion))
-    n_samples, gradients = lesson_of(scene, config)
+    whole, gradients = lesson_of(scene, config)
     monkeypatch.setattr(stepping, "_learn", in_stages)
-    same_number, others = lesson_of(scene, config)
+    staged, others = lesson_of(scene, config)
     # Where a ray ends may hang on the rounding of half-precision networks.
-    assert abs(n_samples - same_number) <= n_samples // 100
+    assert abs(whole.n_samples - staged.n_samples) <= whole.n_samples // 100
     for gradient, other in zip(gradients, others, strict=True):
         assert float((gradient - other).norm() / other.norm()) < 0.05
 
 
 def test_stages_tell_a_sampler_that_watches_what_rays_met(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[Met] = []
     monkeypatch.setattr(stepping, "_learn", in_stages)
     monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
-    monkeypatch.setattr(OccupancyGrid, "observe", lambda grid, met: heard.append(met))
     densities: list[torch.Tensor] = []
     density = HashField.density
 
@@ -246,11 +244,11 @@ def test_stages_tell_a_sampler_that_watches_what_rays_met(scene: Scene, monkeypa
         return found
 
     monkeypatch.setattr(HashField, "density", listen)
-    n_reached, _ = lesson_of(scene, replace(CONFIG, train=replace(CONFIG.train, early_stop=0.5)))
-    (met,) = heard
+    step, _ = lesson_of(scene, replace(CONFIG, train=replace(CONFIG.train, early_stop=0.5)))
+    (met,) = step.mets
     owned = met.samples.n_owned
     reached = met.sigmas > 0.0
-    assert int(reached[:owned].sum()) == n_reached < 0.9 * owned and not reached[owned:].any()
+    assert int(reached[:owned].sum()) == step.n_samples < 0.9 * owned and not reached[owned:].any()
     assert torch.equal(met.sigmas[reached], densities[-1][reached])
     for start, count in met.samples.packed_info.tolist():
         own = reached[start : start + count]
@@ -258,16 +256,11 @@ def test_stages_tell_a_sampler_that_watches_what_rays_met(scene: Scene, monkeypa
 
 
 def test_whole_rays_tell_the_same_as_stages_of_what_they_met(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[Met] = []
     monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
-    monkeypatch.setattr(OccupancyGrid, "observe", lambda grid, met: heard.append(met))
     config = replace(CONFIG, train=replace(CONFIG.train, early_stop=0.05))
-    lesson_of(scene, config)
-    whole = list(heard)
-    heard.clear()
+    whole = lesson_of(scene, config)[0].mets
     monkeypatch.setattr(stepping, "_learn", in_stages)
-    lesson_of(scene, config)
-    (staged,) = heard
+    (staged,) = lesson_of(scene, config)[0].mets
 
     def densities(met: Met) -> list[torch.Tensor]:
         starts, counts = met.samples.packed_info[:, 0].tolist(), met.samples.packed_info[:, 1].tolist()
@@ -282,12 +275,29 @@ def test_whole_rays_tell_the_same_as_stages_of_what_they_met(scene: Scene, monke
     assert torch.equal(torch.cat([met.rays.rays_o for met in whole]), staged.rays.rays_o)
 
 
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("staged", [False, True])
+def test_warming_up_leaves_the_sampler_as_it_was(
+    staged: bool, kind: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if staged:
+        monkeypatch.setattr(stepping, "_learn", in_stages)
+    model = model_of(scene, replace(CONFIG, sampler=replace(CONFIG.sampler, kind=kind)))
+    before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
+    training = stepping.Training.new(scene, model)
+    state = training.generator.get_state()
+    training.warm_up()
+    assert torch.equal(training.generator.get_state(), state)
+    for name, value in model.sampler.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 @pytest.mark.parametrize("staged", [False, True])
 def test_training_rays_end_where_they_are_told_to(staged: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     if staged:
         monkeypatch.setattr(stepping, "_learn", in_stages)
     ends = (replace(CONFIG, train=replace(CONFIG.train, early_stop=stop)) for stop in (0.5, 1e-3))
-    few, many = (lesson_of(scene, config)[0] for config in ends)
+    few, many = (lesson_of(scene, config)[0].n_samples for config in ends)
     assert 0 < few < 0.6 * many
 
 
