@@ -34,7 +34,7 @@ from torch import Tensor
 from nerfkit.assess import backdrop, evaluate_run, truth
 from nerfkit.config import Config, from_dict, load_preset
 from nerfkit.kernels.cells import Cells
-from nerfkit.render import Model, background_color, load_model, render_in_stages
+from nerfkit.render import Model, Staged, background_color, load_model, render_in_stages
 from nerfkit.run import Run
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene import load_scene
@@ -57,7 +57,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "proposal-16": {"kind": "proposal", "n_proposed": 16},
     "proposal-32": {"kind": "proposal", "n_proposed": 32},
 }
-_RAYS, _CHUNK = 4096, 256
+_RAYS, _CHUNK = 2**16, 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +80,20 @@ def look(model: Model, sampler: Sampler, rays: Rays, background: Tensor) -> Seen
                 model.field, sampler, some, background[part], torch.full((len(some),), 0.5, device=model.device)
             )
         rgb.append(seen.rgb)
-        t = (seen.reached.t_starts + seen.reached.t_ends) / 2
-        for (start, count), opacity in zip(seen.reached.packed_info.tolist(), seen.opacity.tolist(), strict=True):
-            c = seen.weights[start : start + count].cumsum(0)
-            median += [float(t[start + int((c < 0.5 * opacity).sum())]) if opacity > 0.5 else math.inf]
-    return Seen(torch.cat(rgb), torch.tensor(median, device=model.device))
+        median.append(medians(seen))
+    return Seen(torch.cat(rgb), torch.cat(median))
+
+
+def medians(seen: Staged) -> Float[Tensor, " n"]:
+    """Where rays have met half of their weight; infinity where that is little."""
+    n, info = seen.reached.n_owned, seen.reached.packed_info.long()
+    owner, t = seen.reached.ray_indices[:n].long(), (seen.reached.t_starts + seen.reached.t_ends)[:n] / 2
+    sums = seen.weights[:n].double().cumsum(0)
+    before = torch.nn.functional.pad(sums, (1, 0))[info[:, 0].clamp(max=n)]
+    short = (sums - before[owner] < 0.5 * seen.opacity[owner]).long()
+    first = info[:, 0] + torch.zeros_like(info[:, 0]).index_add_(0, owner, short)
+    where = t[first.clamp(max=n - 1)] if n else torch.zeros_like(seen.opacity)
+    return torch.where(seen.opacity > 0.5, where, math.inf)
 
 
 def recall(model: Model, scene: Scene) -> float:
