@@ -1,17 +1,17 @@
 """Learned occupancy, in the manner of LeC2O-NeRF: a network classifies places, and is baked to the bits rays walk by.
 
 The network learns from the training's own rays: from the densities they meet, and from what the picture would lose
-(`branches`). No cell's density is remembered, as a grid does, but two bits: whether it is occupied, and whether it is
-suspected of being empty. The network and the rays propose changes, and the field confirms them by probes. A cell is
-closed where nothing dense was found twice, with no dense sample in between; it is opened where the network calls it
-occupied, at its turn or because a cell beside it is dense, and a probe agrees. So a wrong answer costs some
-evaluations, but hardly ever a part of a surface.
+(`branches`). No cell's density is remembered, as a grid does, but a bit that says whether it is occupied and three that
+count how far that is trusted. The network and the rays propose changes, and samples of rays or probes of the field
+confirm them. Fog that is found thin once is closed; where something solid was seen a cell is closed when nothing dense
+was found eight times on end. It is opened where the network calls it occupied, at its turn or because a cell beside it
+is dense, and a probe agrees. So a wrong answer costs some evaluations, but hardly ever a part of a surface.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ from nerfkit.kernels.march import sample_positions
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.stepping import neighbours, places_in, stepping_of, while_young
+from nerfkit.sampling.trust import Trust
 from nerfkit.types import Field, Met, Rays, Samples
 
 _LESSON = 16384
@@ -48,19 +49,40 @@ _DOUBT = 0.25
 _CONFIRMED = 24576
 """Cells whose change is confirmed at a refresh, at most."""
 _PROBES = 2
-"""Places in a cell at which that is done."""
-_OPENED = 2.0
-"""Density at which an empty cell is opened, in units of the one below which it is closed."""
+"""Places in a cell at which that is done; where rays had as many samples none is."""
+_HIGHER = 1.5
+"""The limit below which a cell counts as empty, in units of a grid's, whose maximum decays between two looks at it."""
+_OPENED = 1.5
+"""Density at which an empty cell is opened, in units of that limit: fog would come and go."""
+_SOLID = 8.0
+"""Density, in the same units, from which on a cell is trusted."""
 _CHUNK = 8192
 """Positions that one task probes."""
-_MATURE = 1024
+_MATURE = 512
 """Steps after which refreshes become rarer: half as frequent with each doubling of the step."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Cells in which rays had samples since the last refresh."""
+
+    cells: Int[Tensor, " n"]
+    densest: Float[Tensor, " n"]
+    """The largest density of those samples."""
+    counts: Int[Tensor, " n"]
+    """Their number."""
+
+    @classmethod
+    def nothing(cls, device: torch.device) -> Seen:
+        """No cells."""
+        cells = torch.empty(0, dtype=torch.int64, device=device)
+        return cls(cells, torch.empty(0, device=device), cells)
 
 
 class LearnedOccupancy:
     """A `LearningSampler`: bits that a network proposes, see the head of this file; arguments as of `OccupancyGrid`.
 
-    State to save: the network and its moments, the empty branch, the bits.
+    State to save: the network and its moments, the empty branch, the bits and their trust.
     """
 
     def __init__(
@@ -77,12 +99,12 @@ class LearnedOccupancy:
         n_cells = n_levels * config.resolution**3
         everything = torch.full((n_cells // 32,), -1, dtype=torch.int32, device=device)
         self._allowed = everything if allowed is None else Cells.of(allowed.to(device), self.stepping).bits
-        self._suspects = torch.zeros_like(self._allowed)
+        self._trust = Trust(n_cells, device)
         self._cells = Cells.of_bits(self._allowed.clone(), self.stepping)
         self.guide = Guide(n_levels, config.resolution, device, bias=2.0)
         self._haze = Parameter(torch.zeros(4, self.guide.n_features + 1, device=device))
         self._generator = torch.Generator().manual_seed(0)
-        self._seen = torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, device=device)
+        self._seen = Seen.nothing(device)
         self._step = 0
         self._share = 0.5
         self._mean_sigma = 1.0e-3 / self.stepping.min_step
@@ -112,21 +134,21 @@ class LearnedOccupancy:
         self._step = step
         if mets:
             self._seen = self._seen_with(mets)
-        cells, densest = self._seen
-        if step % self._period() or not mets or not len(cells):
+        seen = self._seen
+        if step % self._period() or not mets or not len(seen.cells):
             return
-        self._seen = cells[:0], densest[:0]
+        self._seen = Seen.nothing(self.device)
         first = self.guide.n_lessons == 0
-        self._mean_sigma = _running(self._mean_sigma, float(densest.mean()), first)
-        self._learn(cells, densest, mets[-1], field)
+        self._mean_sigma = _running(self._mean_sigma, float(seen.densest.mean()), first)
+        self._learn(seen, mets[-1], field)
         if step >= self.config.warmup_steps // 4:
-            self._revise(cells, densest, field)
+            self._revise(seen, field)
 
     def _period(self) -> int:
         """Steps between two refreshes: the field changes ever more slowly."""
         every = self.config.update_every
         if self._step < self.config.warmup_steps:
-            return max(every // 4, 1)
+            return max(every // 2, 1)
         return every * 2 ** max(0, (self._step // _MATURE).bit_length() - 1)
 
     @property
@@ -136,30 +158,33 @@ class LearnedOccupancy:
 
     @property
     def limit(self) -> float:
-        """Density below which a cell counts as empty, as of an `OccupancyGrid`."""
-        return min(self._mean_sigma, self.config.occupancy_threshold / self.stepping.min_step)
+        """Density below which a cell counts as empty."""
+        return _HIGHER * min(self._mean_sigma, self.config.occupancy_threshold / self.stepping.min_step)
 
-    def _learn(self, cells: Int[Tensor, " n"], densest: Float[Tensor, " n"], met: Met, field: Field) -> None:
+    def _learn(self, seen: Seen, met: Met, field: Field) -> None:
         """One lesson."""
-        picked = torch.randperm(len(cells), generator=self._generator)[:_LESSON].to(self.device)
-        solidity = 1.0 - torch.exp(-densest[picked] / self.limit)
+        picked = torch.randperm(len(seen.cells), generator=self._generator)[:_LESSON].to(self.device)
+        solidity = 1.0 - torch.exp(-seen.densest[picked] / self.limit)
         self._share = _running(self._share, float(solidity.mean()), self.guide.n_lessons == 0)
-        gradients = [self._classify(cells[picked], solidity)]
+        gradients = [self._classify(seen.cells[picked], solidity)]
         if self.config.render_weight > 0.0 and self.guide.n_lessons % _RENDER_EVERY == 0:
             gradients.append(self._render(met, field))
         self.guide.learn(gradients)
 
-    def _seen_with(self, mets: Sequence[Met]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """The cells in which rays had samples since the last refresh, and the largest density there."""
+    def _seen_with(self, mets: Sequence[Met]) -> Seen:
+        """What was seen since the last refresh, with what rays met now."""
 
         def index(met: Met) -> Tensor:
             n, lengths = met.samples.n_owned, met.samples.t_ends - met.samples.t_starts
             return self._cells.index(sample_positions(met.rays, met.samples)[:n], lengths[:n])
 
-        before, densest = self._seen
-        sigmas = torch.cat([densest, *(met.sigmas[: met.samples.n_owned] for met in mets)])
-        cells, inverse = torch.cat([before, *parallel(index, mets, self.device)]).unique(return_inverse=True)
-        return cells, sigmas.new_zeros(len(cells)).scatter_reduce_(0, inverse, sigmas, "amax")
+        before = self._seen
+        sigmas = torch.cat([before.densest, *(met.sigmas[: met.samples.n_owned] for met in mets)])
+        every = torch.cat([before.cells, *parallel(index, mets, self.device)])
+        times = torch.cat([before.counts, before.counts.new_ones(len(every) - len(before.cells))])
+        cells, inverse = every.unique(return_inverse=True)
+        densest = sigmas.new_zeros(len(cells)).scatter_reduce_(0, inverse, sigmas, "amax")
+        return Seen(cells, densest, times.new_zeros(len(cells)).index_add_(0, inverse, times))
 
     def _classify(self, cells: Int[Tensor, " n"], solidity: Float[Tensor, " n"]) -> list[Tensor | None]:
         """The lesson of the densities that rays met in cells."""
@@ -196,21 +221,25 @@ class LearnedOccupancy:
             self._haze -= _HAZE_LR * by_haze
         return gradients
 
-    def _revise(self, cells: Int[Tensor, " n"], densest: Float[Tensor, " n"], field: Field) -> None:
-        """Take on the changes that the field confirms, of those that the network and the rays propose."""
+    def _revise(self, seen: Seen, field: Field) -> None:
+        """Take on the changes that samples or probes confirm, of those that the network and the rays propose."""
         young = self._step <= self.config.warmup_steps
-        is_dense = densest > self.limit
-        self._suspects = put(self._suspects, cells[is_dense], False)
+        cells, is_dense = seen.cells, seen.densest > self.limit
+        self._trust.fill(cells[seen.densest > _SOLID * self.limit])
+        is_sure = ~is_dense & (seen.counts >= _PROBES)
         proposed = [self._beside(cells[is_dense]), self._anywhere()]
-        proposed += [self._shuffled(cells[~is_dense]), self._shuffled(self._differing())]
+        proposed += [self._shuffled(cells[~is_dense & ~is_sure]), self._shuffled(self._differing())]
         candidates = torch.cat(proposed)[: None if young else _CONFIRMED].unique()
         found = self._densest(candidates, 1 if young else _PROBES, field)
+        self._trust.fill(candidates[found > _SOLID * self.limit])
+        candidates, which = torch.cat([candidates, cells[is_sure]]).unique(return_inverse=True)
+        each = torch.cat([found, seen.densest[is_sure]])
+        found = each.new_zeros(len(candidates)).scatter_reduce_(0, which, each, "amax")
         open_now = held(self._cells.bits, candidates)
         wanted = found > torch.where(open_now, 1.0, _OPENED) * self.limit
         if not young:
-            suspected = open_now & ~wanted & ~held(self._suspects, candidates)
-            self._suspects = put(self._suspects, candidates, suspected)
-            wanted |= suspected
+            doubted = open_now & ~wanted
+            wanted[doubted] = ~self._trust.spend(candidates[doubted])
         self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted), self.stepping)
 
     def _beside(self, dense: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
@@ -263,8 +292,9 @@ class LearnedOccupancy:
         numbers |= {"mean_sigma": self._mean_sigma}
         state = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
         state |= {f"guide.{name}": tensor for name, tensor in self.guide.numbers().items()}
-        state |= {"bits": self._cells.bits, "suspects": self._suspects, "allowed": self._allowed}
-        state |= {"seen": self._seen[0], "densest": self._seen[1], "haze": self._haze.data}
+        state |= {f"seen.{name}": tensor for name, tensor in vars(self._seen).items()}
+        state |= {"bits": self._cells.bits, "trust": self._trust.planes, "allowed": self._allowed}
+        state["haze"] = self._haze.data
         return state | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -272,8 +302,8 @@ class LearnedOccupancy:
         for name, tensor in self.guide.numbers().items():
             tensor.copy_(state[f"guide.{name}"])
         self._allowed.copy_(state["allowed"])
-        self._suspects.copy_(state["suspects"])
-        self._seen = state["seen"].to(self.device), state["densest"].to(self.device)
+        self._trust.planes.copy_(state["trust"])
+        self._seen = Seen(*(state[f"seen.{name}"].to(self.device) for name in vars(self._seen)))
         self._haze.data.copy_(state["haze"])
         self._generator.set_state(state["generator"])
         self.guide.n_lessons, self._step = int(state["n_lessons"]), int(state["step"])

@@ -15,7 +15,8 @@ from nerfkit.config import SamplerConfig
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.contraction import contract
 from nerfkit.sampling.guide import Guide
-from nerfkit.sampling.learned import LearnedOccupancy
+from nerfkit.sampling.learned import LearnedOccupancy, Seen
+from nerfkit.sampling.trust import FULL, Trust
 from nerfkit.types import LearningSampler, Samples
 
 CPU = torch.device("cpu")
@@ -157,23 +158,57 @@ def test_only_allowed_cells_are_ever_occupied(device: torch.device) -> None:
     assert occupied(sampler).any() and not occupied(sampler)[~allowed].any()
 
 
-def test_a_cell_is_closed_at_the_second_time_that_nothing_is_found() -> None:
+def seen_in(cells: Tensor, density: float) -> Seen:
+    return Seen(cells, torch.full((len(cells),), density), torch.ones_like(cells))
+
+
+def test_what_was_solid_is_closed_late_and_fog_at_once() -> None:
     sampler, nothing = LearnedOccupancy(CONFIG, 1, CPU), Ball(0.0)
     sampler._step = CONFIG.warmup_steps + 4
-    cells = torch.arange(16000, 16200)
-    thin, dense = torch.zeros(200), torch.full((200,), 1.0e3)
-
-    def still_there() -> bool:
-        return bool(sampler.cells().occupied.flatten()[cells].all())
-
     sampler._mean_sigma = 1.0e9
-    sampler._revise(cells, thin, nothing)
-    assert still_there()
-    sampler._revise(cells, dense, nothing)  # a dense sample in between clears the suspicion
-    sampler._revise(cells, thin, nothing)
-    assert still_there()
-    sampler._revise(cells, thin, nothing)
+    solid, fog = torch.arange(16000, 16200), torch.arange(20000, 20200)
+
+    def share(cells: Tensor) -> float:
+        return float(sampler.cells().occupied.flatten()[cells].float().mean())
+
+    sampler._revise(seen_in(solid, 20.0 * sampler.limit), nothing)
+    sampler._revise(seen_in(fog, 2.0 * sampler.limit), nothing)
+    for _ in range(FULL):
+        sampler._revise(seen_in(solid, 0.0), nothing)
+        assert share(solid) == 1.0
+    sampler._revise(seen_in(solid, 20.0 * sampler.limit), nothing)  # one solid sample in between, and all is as before
+    for _ in range(FULL):
+        sampler._revise(seen_in(solid, 0.0), nothing)
+        assert share(solid) == 1.0
+    sampler._revise(seen_in(solid, 0.0), nothing)
+    assert share(solid) == 0.0
+    sampler._revise(seen_in(fog, 0.0), nothing)
+    assert share(fog) == 0.0
+
+
+def test_samples_of_rays_are_as_good_as_probes() -> None:
+    sampler, probed = LearnedOccupancy(CONFIG, 1, CPU), []
+    sampler._step, sampler._mean_sigma = CONFIG.warmup_steps + 4, 1.0e9
+    sampler._densest = lambda cells, n, field: probed.append(cells) or torch.zeros(len(cells))
+    cells, counts = torch.arange(16000, 16200), torch.tensor([1, 2]).repeat(100)
+    sampler._revise(Seen(cells, torch.zeros(200), counts), Ball(0.0))
+    (asked,) = probed
+    assert torch.isin(cells[counts == 1], asked).all() and not torch.isin(cells[counts == 2], asked).all()
     assert not sampler.cells().occupied.flatten()[cells].any()
+
+
+def test_trust_counts_down_cell_by_cell(device: torch.device) -> None:
+    trust, slow = Trust(1024, device), torch.zeros(1024, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        cells = torch.randperm(1024, generator=generator)
+        filled, spent = cells[:100], cells[100:800]
+        trust.fill(filled.to(device))
+        slow[filled] = FULL
+        assert torch.equal(trust.spend(spent.to(device)).cpu(), slow[spent] == 0)
+        slow[spent] = (slow[spent] - 1).clamp(min=0)
+        assert torch.equal(trust.of(torch.arange(1024, device=device)).cpu(), slow)
+    assert slow.unique().tolist() == list(range(FULL + 1))
 
 
 def test_refreshes_grow_rarer() -> None:
@@ -182,7 +217,7 @@ def test_refreshes_grow_rarer() -> None:
         sampler._step = step
         refreshes += [step] if step % sampler._period() == 0 else []
     gaps = [b - a for a, b in zip(refreshes, refreshes[1:], strict=False)]
-    assert gaps[:2] == [1, 1] and gaps[-1] == 4 * 4 and sorted(gaps) == gaps
+    assert gaps[:2] == [2, 2] and gaps[-1] == 4 * 8 and sorted(gaps) == gaps
 
 
 @pytest.mark.parametrize("at", [3, 18, 30])
