@@ -86,7 +86,7 @@ class SamplerConfig:
     occupancy_threshold: float = 0.02
     """Optical thickness of one step under which a cell counts as empty. More hardens surfaces, but loses thin ones."""
     update_every: int = 16
-    """Steps between two refreshes of the bits."""
+    """Steps between two refreshes of the bits; those of a learned occupancy become rarer with time."""
     warmup_steps: int = 256
     """Until this step all cells are probed in turn, and the steps along a ray are two to four times as long."""
     observe_every: int = 4

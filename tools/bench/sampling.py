@@ -10,7 +10,7 @@ One JSON line a training is appended to RESULTS.jsonl and printed; what stands t
 Surface recall is the share of held-out rays with a surface that skipping does not lose. Each is rendered a second time,
 through all that may be occupied: lost is a surface where that moves the median distance by more than 1 % and two steps,
 and the photograph agrees better with what is seen then. (What a field holds where no ray has looked for long is chance,
-and photographs mostly contradict it.)
+and photographs mostly contradict it.) ``surface_unmoved`` is the share without that second condition.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def medians(seen: Staged) -> Float[Tensor, " n"]:
     return torch.where(seen.opacity > 0.5, where, math.inf)
 
 
-def recall(model: Model, scene: Scene) -> float:
-    """Share of held-out rays whose surface is not lost; see the head of this file."""
+def recall(model: Model, scene: Scene) -> dict[str, float]:
+    """Shares of held-out rays whose surface is not lost, and is not moved; see the head of this file."""
     generator = torch.Generator().manual_seed(0)
     behind = backdrop(scene)
     rays, truths = [], []
@@ -121,7 +121,8 @@ def recall(model: Model, scene: Scene) -> float:
     true = torch.cat(truths).to(model.device)
     worse = ((found.rgb - true) ** 2).mean(1) > ((wanted.rgb - true) ** 2).mean(1)
     there = wanted.median.isfinite()
-    return 1.0 - float((moved & worse)[there].float().mean())
+    lost = {"surface_recall": moved & worse, "surface_unmoved": moved}
+    return {name: 1.0 - float(which[there].float().mean()) for name, which in lost.items()}
 
 
 def train(scene_path: Path, config: Config, folder: Path) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def train(scene_path: Path, config: Config, folder: Path) -> dict[str, Any]:
         "ssim": metrics["ssim"],
         "samples_per_ray": metrics["samples_per_ray"],
         "train_samples_per_ray": metrics["train_samples_per_ray"],
-        "surface_recall": recall(model, scene),
+        **recall(model, scene),
         "parameters": guide.n_parameters if guide else 0,
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
         "n_steps": metrics["n_steps"],
@@ -206,7 +207,8 @@ def main() -> None:
                     train=dataclasses.replace(base.train, time_budget=options.seconds, steps=0, seed=seed),
                 )
                 with tempfile.TemporaryDirectory() as scratch:
-                    folder = f"{what['scene']}-{options.downscale}-{name}-{seed}-{options.seconds:.0f}s"
+                    preset = f"-{options.config.stem}" if options.config else ""
+                    folder = f"{what['scene']}-{options.downscale}{preset}-{name}-{seed}-{options.seconds:.0f}s"
                     row = what | train(scene, config, (options.runs or Path(scratch)) / folder)
                 rows.append(row)
                 record("sampling", **row)
