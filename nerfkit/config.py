@@ -59,6 +59,9 @@ class FieldConfig:
     base_resolution: int = 16
     finest_resolution: int = 512
     """Cells along one side: of the whole box at the first level, of the innermost box at the last."""
+    contracted: bool = False
+    """Draw all that lies outside of the innermost box into a shell about it, so that the table describes far things
+    the more coarsely the further they are, in the manner of mip-NeRF 360. An object alone in its box stays as it is."""
     width: int = 64
     """Neurons of a hidden layer."""
     density_layers: int = 1

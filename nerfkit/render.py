@@ -171,8 +171,7 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:
     """An untrained model; ``allowed`` (levels, r, r, r) bool marks the cells that may be occupied."""
     device = choose_device(config.engine)
-    finest = config.field.finest_resolution * 2 ** (frame.n_levels - 1)
-    field = HashField(replace(config.field, finest_resolution=finest), device, config.train.seed)
+    field = HashField(config.field, device, config.train.seed, frame.n_levels)
     near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
     sampler = SAMPLERS[config.sampler.kind](config.sampler, frame.n_levels, device, allowed, near, far)
     return Model(field, sampler, frame, config, device)

@@ -154,15 +154,19 @@ def test_steps_twice_as_long_are_half_as_many(sigma: float, device: torch.device
     assert few.sum() > 200 and few.dtype == torch.int32
 
 
-def test_both_ways_of_a_cpu_count_alike() -> None:
-    field, rays = lively(HashField(SMALL.field, CPU)), rays_through(60, CPU)
-    grid, jitter, behind = OccupancyGrid(SMALL.sampler, 1, CPU), torch.full((60,), 0.5), torch.zeros(60, 3)
+@pytest.mark.parametrize(("n_cubes", "contracted"), [(1, False), (3, False), (3, True)])
+def test_both_ways_of_a_cpu_see_alike(n_cubes: int, contracted: bool) -> None:
+    field = lively(HashField(replace(SMALL.field, contracted=contracted), CPU, 0, n_cubes))
+    field.dtype = torch.float32
+    rays, grid = rays_through(60, CPU), OccupancyGrid(SMALL.sampler, n_cubes, CPU)
+    jitter, behind = torch.full((60,), 0.5), torch.zeros(60, 3)
     with torch.no_grad():
         whole = render_rays(field, grid, rays, behind, jitter)
-        reached = render_in_stages(field, grid, rays, behind, jitter).reached
-    assert whole.n_samples == pytest.approx(reached.n_owned, abs=3)
-    assert int((whole.counts - reached.packed_info[:, 1]).abs().max()) <= 1
-    assert int(whole.counts.max()) > 5
+        staged = render_in_stages(field, grid, rays, behind, jitter)
+    counts = staged.reached.packed_info[:, 1]
+    assert whole.n_samples == pytest.approx(staged.reached.n_owned, abs=3)
+    assert int((whole.counts - counts).abs().max()) <= 1 and int(whole.counts.max()) > 5
+    assert float((whole.rgb - staged.rgb).abs().mean()) < 2e-3
 
 
 def test_names_of_backgrounds() -> None:

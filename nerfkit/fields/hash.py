@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nerfkit.config import FieldConfig
 from nerfkit.fields.mlp import MLP, network_dtype
+from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.raycast import Networks, Target
 from nerfkit.kernels.shade import join_directions, spherical_harmonics
@@ -38,7 +39,8 @@ class HashField(nn.Module):
     ``rgb = sigmoid(color_network([g, SH(direction)]))``; `behind` is the colour of the sky.
     """
 
-    def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0):
+    def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0, n_cubes: int = 1):
+        """``n_cubes`` is the number of nested cubes, each twice as wide as the one in it, of which all is the last."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         layout = grid_layout(
@@ -46,11 +48,11 @@ class HashField(nn.Module):
             config.n_features,
             config.log2_table_size,
             config.base_resolution,
-            config.finest_resolution,
+            config.finest_resolution * (min(n_cubes, 2) if config.contracted else 2 ** (n_cubes - 1)),
         )
         self.config = config
         self.dtype = network_dtype(device.type)
-        self.grid = HashGrid(layout, device)
+        self.grid = HashGrid(layout, device, half_of(n_cubes) if config.contracted else 0.0)
         table = (torch.rand(layout.n_entries, layout.n_features, generator=generator) * 2.0 - 1.0) * 1e-4
         self.table = nn.Parameter(table)
         n_encoded = layout.n_levels * layout.n_features

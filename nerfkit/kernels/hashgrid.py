@@ -18,6 +18,7 @@ import warp as wp
 from jaxtyping import Float
 from torch import Tensor
 
+from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.launch import array, current_task, launch
 
 _TILE = 1024
@@ -257,9 +258,11 @@ def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
 class HashGrid:
     """The encoding of one layout on one device. It owns no table: that is the field's."""
 
-    def __init__(self, layout: GridLayout, device: torch.device):
+    def __init__(self, layout: GridLayout, device: torch.device, half: float = 0.0):
+        """``half`` is half the side of the cube outside of which places are contracted; 0 takes all as they are."""
         self.layout = layout
         self.device = device
+        self.half = half
         self.levels = [
             torch.tensor(layout.scales, dtype=torch.float32, device=device),
             torch.tensor(layout.resolutions, dtype=torch.int32, device=device),
@@ -270,10 +273,11 @@ class HashGrid:
     def encode(
         self, positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], dtype: torch.dtype
     ) -> Float[Tensor, "n width"]:
-        """Features (n, n_levels * n_features) at positions in [0, 1]^3, rounded to ``dtype``.
+        """Features (n, n_levels * n_features) at positions in [0, 1]^3, contracted where so agreed, as ``dtype``.
 
         The backward pass adds to ``table.grad``, at once or, inside a `parallel` task, when `collect` is called.
         """
+        positions = contract(positions, self.half)
         if torch.is_grad_enabled() and table.requires_grad:
             return _Encode.apply(positions, table, self, dtype)
         return self.forward(positions, table, dtype)
@@ -281,7 +285,7 @@ class HashGrid:
     def forward(
         self, positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], dtype: torch.dtype
     ) -> Float[Tensor, "n width"]:
-        """`encode` without a backward pass."""
+        """`encode` without a backward pass, at places that are contracted already."""
         n_levels = self.layout.n_levels
         out = torch.empty(len(positions), n_levels * self.layout.n_features, dtype=dtype, device=self.device)
         kernel = _kernel(_GATHER, self.layout.n_features, _WORDS[dtype])
@@ -293,7 +297,10 @@ class HashGrid:
     def backward(
         self, positions: Float[Tensor, "n 3"], gradient: Float[Tensor, "n width"], table: Float[Tensor, "m features"]
     ) -> None:
-        """Add to ``table.grad`` what the features' ``gradient`` gives it; entries of zero gradient cost nothing."""
+        """Add to ``table.grad`` what the features' ``gradient`` gives it, at places that are contracted already.
+
+        Entries of zero gradient cost nothing.
+        """
         if current_task() >= 0:
             self._pending.setdefault(current_task(), []).append((positions, gradient))
             return

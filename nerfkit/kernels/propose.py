@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.contraction import CONTRACTION
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import ROWS
@@ -24,7 +25,7 @@ from nerfkit.types import Rays, Samples
 _BODY = """
 #define INLINE static inline __attribute__((always_inline))
 typedef float word;
-VECTORS
+PIECES
 struct blend {
   // What a table of one number an entry holds at 16 places of a level.
   INLINE floats at(const level_cells& from, const float* T) {
@@ -53,18 +54,9 @@ for (int r = 0; r < n_rays; ++r) {
     if (n == 0) break;
     for (int i = n; i < B; ++i) { t_starts[i] = t_starts[n - 1]; step[i] = step[n - 1]; }
     const floats middle = *(floats*)t_starts + 0.5f * *(floats*)step;
-    floats x[3], m = {};
-    for (int c = 0; c < 3; ++c) {
-      x[c] = lanes::clamp(o[c] + middle * d[c], 0.0f, 1.0f);
-      const floats y = x[c] - 0.5f, size = y < 0.0f ? -y : y;
-      m = m > size ? m : size;
-    }
-    if (half > 0.0f) {
-      m = m / half;
-      const floats inverse_m = 1.0f / (m > 1.0f ? m : floats{} + 1.0f);
-      const floats drawn = (m > 1.0f ? (2.0f - inverse_m) * inverse_m : floats{} + 1.0f) * (0.25f / half);
-      for (int c = 0; c < 3; ++c) x[c] = (x[c] - 0.5f) * drawn + 0.5f;
-    }
+    floats x[3];
+    for (int c = 0; c < 3; ++c) x[c] = lanes::clamp(o[c] + middle * d[c], 0.0f, 1.0f);
+    contraction::of(x, half_side);
     floats f[LEVELS];
     level_cells found;
     for (int level = 0; level < LEVELS; ++level) {
@@ -126,11 +118,11 @@ def _native(n_levels: int, width: int, most: int) -> Native:
     tensors |= {"table": "const float", "hidden": "const float", "hidden_bias": "const float"}
     tensors |= {"last": "const float", "last_bias": "const float"}
     tensors |= {"packed_info": "int", "owners": "int", "new_starts": "float", "new_ends": "float"}
-    numbers = {"n_rays": "int", "half": "float", "believed": "float", "floor": "float"}
+    numbers = {"n_rays": "int", "half_side": "float", "believed": "float", "floor": "float"}
     numbers |= {"n_proposed": "int", "fewest": "int"}
     numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
     numbers |= {"near_plane": "float", "far_plane": "float"}
-    text = _BODY.replace("VECTORS", BLOCKS + VECTORS).replace("ENTER\n", ENTER).replace("MARCH\n", MARCH)
+    text = _BODY.replace("PIECES", BLOCKS + VECTORS + CONTRACTION).replace("ENTER\n", ENTER).replace("MARCH\n", MARCH)
     constants = {"BLOCK_": BLOCK, "VALUES_": 1, "FEATURES": 1, "STORED": "float"}
     constants |= {"LEVELS": n_levels, "WIDTH": width, "MOST": most}
     for name, value in constants.items():
@@ -158,13 +150,11 @@ def propose(
     jitter: Float[Tensor, " n_rays"],
     grid: HashGrid,
     parameters: Sequence[Tensor],
-    half: float,
     believed: Believed,
 ) -> Samples:
     """Intervals of rays (model coordinates): `sampling.proposal.ProposalSampler.sample` on a CPU core.
 
-    ``cells`` are stepped through, ``parameters`` are the guide's table and matrices, ``half`` the half side of the cube
-    that is not contracted. Not differentiable.
+    ``cells`` are stepped through, ``parameters`` are the guide's table and matrices. Not differentiable.
     """
     table, hidden, hidden_bias, last, last_bias = (parameter.detach() for parameter in parameters)
     n, s = len(rays), cells.stepping
@@ -173,7 +163,7 @@ def propose(
     owners, starts, ends = torch.zeros(room, dtype=torch.int32), torch.zeros(room), torch.zeros(room)
     tensors = [rays.rays_o.contiguous(), rays.rays_d.contiguous(), jitter.contiguous(), cells.bits, cells.clear]
     tensors += [*grid.levels, table, hidden, hidden_bias, last, last_bias, packed_info, owners, starts, ends]
-    numbers = [n, half, believed.exponent, believed.floor, believed.most, believed.fewest]
+    numbers = [n, grid.half, believed.exponent, believed.floor, believed.most, believed.fewest]
     numbers += [s.n_levels, s.resolution, s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane]
     _native(grid.layout.n_levels, len(hidden), s.max_samples)(tensors, numbers)
     total = int(packed_info[-1].sum()) if n else 0

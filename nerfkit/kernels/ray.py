@@ -175,6 +175,7 @@ STEP = """
       for (int i = n; i < B; ++i) { t_starts[i] = t_starts[n - 1]; step[i] = step[n - 1]; }
       *(floats*)middle = *(const floats*)t_starts + 0.5f * *(const floats*)step;
       for (int c = 0; c < 3; ++c) x[c] = lanes::clamp(o[c] + *(floats*)middle * d[c], 0.0f, 1.0f);
+      contraction::of(x, half_side);
       for (int i = 0; i < n; ++i) for (int c = 0; c < 3; ++c) X[3 * i + c] = x[c][i];
     }
     if (noting) for (int i = 0; i < n; ++i) __builtin_prefetch(window + cells[i], 1);

@@ -5,8 +5,8 @@ after the other, with their numerics. A ray ends where it is opaque, so nothing 
 the next one reads from the cache; and the interpreter takes no part. The backward pass goes over the rays for the
 compositing, then over tiles of samples for the networks.
 
-Kept for the backward pass are, for each sample that a ray reached: a row of activations (`dense.Layer`), its position,
-and ``[t, dt, sigma, weight, r, g, b, 0]``.
+Kept for the backward pass are, for each sample that a ray reached: a row of activations (`dense.Layer`), its position
+as it was looked up, and ``[t, dt, sigma, weight, r, g, b, 0]``.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.contraction import CONTRACTION
 from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
@@ -104,7 +105,7 @@ def _text(networks: Networks, stored: str, word: str, body: str) -> str:
         "BLOCK_": BLOCK,
         "VALUES_": _N_VALUES,
     }
-    text = dense_text(layers, stride, word) + BLOCKS + VECTORS + body
+    text = dense_text(layers, stride, word) + BLOCKS + VECTORS + CONTRACTION + body
     before, each, after = text.partition("EACH_LAYER(")
     if each:
         call, _, after = after.partition(";)")
@@ -136,6 +137,7 @@ def _forward(networks: Networks, stored: torch.dtype, word: str, listed: bool) -
     numbers |= {"learning": "bool", "delta": "float", "factor": "float"}
     numbers |= {"n_levels": "int", "res": "int", "cone_angle": "float", "min_step": "float", "max_step": "float"}
     numbers |= {"near_plane": "float", "far_plane": "float", "max_samples": "int"}
+    numbers |= {"half_side": "float"}
     rays = (
         RAYS.replace("ENTER\n", ENTER)
         .replace("STEPS\n", LISTED if listed else MARCH)
@@ -278,6 +280,7 @@ def _forth(
     values = [n, lesson.capacity if keep else BLOCK, keep, len(cells.window), lesson.early_stop, learning]
     values += [lesson.delta, lesson.factor, s.n_levels, s.resolution]
     values += [s.cone_angle, s.min_step, s.max_step, s.near_plane, s.far_plane, s.max_samples]
+    values += [target.grid.half]
     _forward(target.networks, target.rounded.dtype, target.word, listed)(tensors, values)
     return done
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.raycast import Learned, Lesson, Target, Where
 from nerfkit.kernels.reference import (
     composite,
@@ -38,7 +39,8 @@ def _cast(
     n = len(density) - 1
     listed = isinstance(where, Samples)
     samples = where if listed else march(rays, jitter, where.bits, where.blocks, where.stepping)
-    g = network(encode(sample_positions(rays, samples), target.table, target.grid.layout), matrices[:n])
+    places = contract(sample_positions(rays, samples), target.grid.half)
+    g = network(encode(places, target.table, target.grid.layout), matrices[:n])
     sigmas = torch.exp(g[:, 0].clamp(max=15.0))
     kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
     harmonics = spherical_harmonics(rays.rays_d, math.isqrt(color[0] - density[-1]))

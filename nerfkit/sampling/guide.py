@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nerfkit.kernels.adam import Adam, SparseAdam
+from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.launch import parallel
-from nerfkit.sampling.contraction import contract
 
 _LEVELS, _WIDTH, _COARSEST = 4, 32, 16
 _LOG2_TABLE = 15
@@ -40,10 +40,9 @@ class Guide:
         ``bias`` is what it says, more or less, before it has learnt anything.
         """
         generator = torch.Generator().manual_seed(0)
-        self.half = 0.5**n_cubes if n_cubes > 1 else 0.0
         finest = resolution * (2 if n_cubes > 1 else 1)
         layout = grid_layout(_LEVELS, 1, _LOG2_TABLE, _COARSEST, finest)
-        self.grid = HashGrid(layout, device)
+        self.grid = HashGrid(layout, device, half_of(n_cubes))
         table = 0.2 * torch.rand(layout.n_entries, 1, generator=generator) - 0.1
         hidden = torch.randn(_WIDTH, _LEVELS, generator=generator) * math.sqrt(2.0 / _LEVELS)
         last = torch.randn(1, _WIDTH, generator=generator) * math.sqrt(1.0 / _WIDTH)
@@ -59,7 +58,7 @@ class Guide:
 
     def features(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n levels"]:
         """The table's entries at places in model coordinates."""
-        return self.grid.encode(contract(positions, self.half), self.table, torch.float32)
+        return self.grid.encode(positions, self.table, torch.float32)
 
     def answer(self, features: Float[Tensor, "n levels"]) -> Float[Tensor, " n"]:
         """What the network says of `features`, any number."""

@@ -76,7 +76,7 @@ class ProposalSampler:
         believed = Believed(10.0 * progress / (9.0 * progress + 1.0), _FLOOR, _FEWEST, self.config.n_proposed)
         if self.device.type == "cpu":
             numbers = [self.guide.table, *self.guide.matrices]
-            return propose(self._long, rays, jitter, self.guide.grid, numbers, self.guide.half, believed)
+            return propose(self._long, rays, jitter, self.guide.grid, numbers, believed)
         return self.in_stages(rays, jitter, believed)
 
     def in_stages(self, rays: Rays, jitter: Float[Tensor, " n_rays"], believed: Believed) -> Samples:

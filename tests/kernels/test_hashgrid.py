@@ -8,6 +8,7 @@ from compare import TOLERANCES, assert_close
 from torch import Tensor
 
 from nerfkit.kernels import reference
+from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.hashgrid import GridLayout, HashGrid, grid_layout
 from nerfkit.kernels.launch import parallel
 
@@ -51,6 +52,21 @@ def test_values_and_gradients_are_those_of_the_twin(
     assert actual.dtype == dtype
     assert_close(actual, expected, dtype)
     assert_close(table.grad, expected_gradient)
+
+
+def test_places_may_be_contracted_first(device: torch.device) -> None:
+    layout, positions, table, gradient = make("dense and hashed", 4, 300, device)
+    found = []
+    for grid, where in (
+        (HashGrid(layout, device, 0.125), positions),
+        (HashGrid(layout, device), contract(positions, 0.125)),
+    ):
+        table.grad = None
+        features = grid.encode(where, table, torch.float32)
+        features.backward(gradient)
+        found.append((features, table.grad))
+    assert all(torch.equal(actual, wanted) for actual, wanted in zip(*found, strict=True))
+    assert not torch.equal(found[0][0], HashGrid(layout, device).encode(positions, table, torch.float32))
 
 
 @pytest.mark.parametrize("n", [0, 1, 1023, 1025])

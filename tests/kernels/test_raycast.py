@@ -15,6 +15,7 @@ from nerfkit.fields.mlp import network_dtype
 from nerfkit.kernels import reference, reference_rays
 from nerfkit.kernels.cells import Cells, clearance
 from nerfkit.kernels.check import relative_error
+from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
@@ -54,13 +55,13 @@ def columns() -> tuple[Tensor, Tensor]:
     return torch.rand(N_RAYS, generator=generator), torch.rand(N_RAYS, 3, generator=generator)
 
 
-def target_of(networks: Networks, word: str = "float32", thickness: float = 1.0) -> Target:
+def target_of(networks: Networks, word: str = "float32", thickness: float = 1.0, half: float = 0.0) -> Target:
     generator = torch.Generator().manual_seed(2)
     layout = grid_layout(networks.n_levels, networks.n_features, 10, 4, 64)
     table = torch.randn(layout.n_entries, layout.n_features, generator=generator)
     weights = 0.6 * torch.randn(networks.n_weights, generator=generator) / math.sqrt(networks.density[1] / 16)
     table, weights = (thickness * table).requires_grad_(), weights.requires_grad_()
-    return Target(networks, HashGrid(layout, CPU), table, table.detach(), weights, word)
+    return Target(networks, HashGrid(layout, CPU, half), table, table.detach(), weights, word)
 
 
 def cells_of(stepping: Stepping, share: float = 1.0, noting: bool = False) -> Cells:
@@ -93,6 +94,20 @@ def test_values_and_gradients_are_those_of_the_twins_in_a_row(shape: str, steps:
     assert torch.equal(packed_info, wanted_info)
     for actual, wanted in zip(pixels, expected, strict=True):
         assert relative_error(actual, wanted) < 3e-5
+    for actual, wanted in zip(gradients(target, tuple(pixels)), gradients(target, tuple(expected)), strict=True):
+        assert relative_error(actual, wanted) < 1e-3
+
+
+@pytest.mark.parametrize("n_cubes", [2, 3])
+def test_places_may_be_contracted(n_cubes: int) -> None:
+    target, cells = target_of(NETWORKS["default"], half=half_of(n_cubes)), cells_of(STEPPINGS["growing"])
+    *expected, wanted_info = reference_rays.cast(target, cells, rays(), *columns(), NEVER)
+    *pixels, packed_info = cast(target, cells, rays(), *columns(), NEVER, 0.0, 20000)
+    assert torch.equal(packed_info, wanted_info)
+    plain, *_ = cast(target_of(NETWORKS["default"]), cells, rays(), *columns(), NEVER)
+    assert float((pixels[0] - plain).detach().abs().mean()) > 0.01
+    for actual, wanted in zip(pixels, expected, strict=True):
+        assert relative_error(actual, wanted) < 1e-3
     for actual, wanted in zip(gradients(target, tuple(pixels)), gradients(target, tuple(expected)), strict=True):
         assert relative_error(actual, wanted) < 1e-3
 

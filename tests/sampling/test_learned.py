@@ -13,7 +13,6 @@ from worlds import Ball, check_that_a_saved_one_goes_on, distances, half_cell, t
 
 from nerfkit.config import SamplerConfig
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
-from nerfkit.sampling.contraction import contract
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.learned import LearnedOccupancy, Seen
 from nerfkit.sampling.trust import FULL, Trust
@@ -88,18 +87,6 @@ class TestLosses:
             near[i] += step
             slope = (self.branches(near, haze)[0] - rendering.detach()) / step
             assert float(gradient[i]) == pytest.approx(float(slope), abs=2e-3)
-
-
-def test_contraction_keeps_the_inner_cube_and_draws_all_else_into_a_shell() -> None:
-    places = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * 4.0 - 1.5
-    inner = (places - 0.5).abs().amax(1) <= 0.125
-    found = contract(places, 0.125)
-    torch.testing.assert_close(found[inner], (places[inner] - 0.5) * 2.0 + 0.5)
-    assert bool(((found - 0.5).abs().amax(1)[~inner] > 0.25).all()) and bool(((found > 0.0) & (found < 1.0)).all())
-    assert float(contract(torch.tensor([[0.625 + 1e-6, 0.5, 0.5]]), 0.125)[0, 0]) == pytest.approx(0.75, abs=1e-4)
-    directions = F.cosine_similarity(found - 0.5, places - 0.5)
-    torch.testing.assert_close(directions, torch.ones(200))
-    assert torch.equal(contract(places, 0.0), places)
 
 
 def test_a_guide_is_small_and_says_what_it_is_told_to(device: torch.device) -> None:

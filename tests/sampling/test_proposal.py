@@ -167,7 +167,7 @@ def test_whole_rays_are_proposed_as_in_stages(exponent: float, n_levels: int) ->
     rays.rays_o[:150] = 0.3 + 0.4 * torch.rand(150, 3, generator=torch.Generator().manual_seed(3))
     jitter, believed = torch.rand(300, generator=torch.Generator().manual_seed(4)), Believed(exponent, 0.01, 4, 20)
     guide = sampler.guide
-    whole = propose(sampler._long, rays, jitter, guide.grid, [guide.table, *guide.matrices], guide.half, believed)
+    whole = propose(sampler._long, rays, jitter, guide.grid, [guide.table, *guide.matrices], believed)
     staged = sampler.in_stages(rays, jitter, believed)
     n_same = 0
     for (a, n), (b, m) in zip(whole.packed_info.tolist(), staged.packed_info.tolist(), strict=True):

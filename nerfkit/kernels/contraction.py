@@ -15,6 +15,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+CONTRACTION = """
+struct contraction {
+  // The same for 16 places x; half_side is 0 where nothing is contracted.
+  INLINE void of(floats* x, float half_side) {
+    if (half_side == 0.0f) return;
+    floats y[3], m = {};
+    for (int c = 0; c < 3; ++c) {
+      y[c] = x[c] - 0.5f;
+      const floats size = y[c] < 0.0f ? -y[c] : y[c];
+      m = m > size ? m : size;
+    }
+    m = m / half_side;
+    const floats one = floats{} + 1.0f, inverse = one / (m > 1.0f ? m : one);
+    const floats drawn = (m > 1.0f ? (2.0f - inverse) * inverse : one) * (0.25f / half_side);
+    for (int c = 0; c < 3; ++c) x[c] = y[c] * drawn + 0.5f;
+  }
+};
+"""
+"""`contract` as C++ text, for one CPU core."""
+
+
+def half_of(n_cubes: int) -> float:
+    """Half the side of the innermost of ``n_cubes`` nested cubes, each twice as wide as the one in it; 0 for one."""
+    return 0.5**n_cubes if n_cubes > 1 else 0.0
+
 
 def contract(positions: Float[Tensor, "n 3"], half: float) -> Float[Tensor, "n 3"]:
     """Places (any, in model coordinates) in the unit cube.
