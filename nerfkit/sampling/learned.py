@@ -4,8 +4,9 @@ The network learns from the training's own rays: from the densities they meet, a
 (`branches`). No cell's density is remembered, as a grid does, but a bit that says whether it is occupied and three that
 count how far that is trusted. The network and the rays propose changes, and samples of rays or probes of the field
 confirm them. Fog that is found thin once is closed; where something solid was seen a cell is closed when nothing dense
-was found eight times on end. It is opened where the network calls it occupied, at its turn or because a cell beside it
-is dense, and a probe agrees. So a wrong answer costs some evaluations, but hardly ever a part of a surface.
+was found eight times on end; where it was barely dense when most fog had gone, as things are at their edges, three. It is
+opened where the network calls it occupied, at its turn or because a cell beside it is dense, and a probe agrees. So a
+wrong answer costs some evaluations, but hardly ever a part of a surface.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nerfkit.kernels.march import sample_positions
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.stepping import neighbours, places_in, stepping_of, while_young
-from nerfkit.sampling.trust import Trust
+from nerfkit.sampling.trust import FULL, Trust
 from nerfkit.types import Field, Met, Rays, Samples
 
 _LESSON = 16384
@@ -55,7 +56,11 @@ _HIGHER = 1.5
 _OPENED = 1.5
 """Density at which an empty cell is opened, in units of that limit: fog would come and go."""
 _SOLID = 8.0
-"""Density, in the same units, from which on a cell is trusted."""
+"""Density, in the same units, from which on a cell is trusted as far as can be."""
+_CLEAR = 2048
+"""Steps after which most fog has gone: a cell that is barely dense is more likely the edge of a thing."""
+_A_LITTLE = 2
+"""How far it is trusted from then on."""
 _CHUNK = 8192
 """Positions that one task probes."""
 _MATURE = 512
@@ -225,13 +230,13 @@ class LearnedOccupancy:
         """Take on the changes that samples or probes confirm, of those that the network and the rays propose."""
         young = self._step <= self.config.warmup_steps
         cells, is_dense = seen.cells, seen.densest > self.limit
-        self._trust.fill(cells[seen.densest > _SOLID * self.limit])
+        self._trust_in(cells, seen.densest)
         is_sure = ~is_dense & (seen.counts >= _PROBES)
         proposed = [self._beside(cells[is_dense]), self._anywhere()]
         proposed += [self._shuffled(cells[~is_dense & ~is_sure]), self._shuffled(self._differing())]
         candidates = torch.cat(proposed)[: None if young else _CONFIRMED].unique()
         found = self._densest(candidates, 1 if young else _PROBES, field)
-        self._trust.fill(candidates[found > _SOLID * self.limit])
+        self._trust_in(candidates, found)
         candidates, which = torch.cat([candidates, cells[is_sure]]).unique(return_inverse=True)
         each = torch.cat([found, seen.densest[is_sure]])
         found = each.new_zeros(len(candidates)).scatter_reduce_(0, which, each, "amax")
@@ -241,6 +246,12 @@ class LearnedOccupancy:
             doubted = open_now & ~wanted
             wanted[doubted] = ~self._trust.spend(candidates[doubted])
         self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted), self.stepping)
+
+    def _trust_in(self, cells: Int[Tensor, " n"], densest: Float[Tensor, " n"]) -> None:
+        """Trust cells by the density that was found in them."""
+        if self._step >= _CLEAR:
+            self._trust.raise_to(_A_LITTLE, cells[densest > self.limit])
+        self._trust.raise_to(FULL, cells[densest > _SOLID * self.limit])
 
     def _beside(self, dense: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
         """Empty cells beside dense ones: those where the network thinks that a surface may go on, and some others."""

@@ -10,7 +10,7 @@ from nerfkit.kernels.cells import held, put
 
 _BITS = 3
 FULL = 2**_BITS - 1
-"""What a cell that was filled survives."""
+"""The most that a cell survives."""
 
 
 class Trust:
@@ -23,9 +23,9 @@ class Trust:
         """The counters of cells, by their `Cells.index`."""
         return sum((held(plane, cells).long() << k for k, plane in enumerate(self.planes)), torch.zeros_like(cells))
 
-    def fill(self, cells: Int[Tensor, " n"]) -> None:
-        """Trust cells, each named once, as far as can be."""
-        self._set(cells, torch.full_like(cells, FULL))
+    def raise_to(self, least: int, cells: Int[Tensor, " n"]) -> None:
+        """Trust cells, each named once, at least so far; ``least`` is at most `FULL`."""
+        self._set(cells, self.of(cells).clamp(min=least))
 
     def spend(self, cells: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Take one from the counters of cells, each named once; whether they had nothing left to take from."""

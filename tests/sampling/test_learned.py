@@ -14,7 +14,7 @@ from worlds import Ball, check_that_a_saved_one_goes_on, distances, half_cell, t
 from nerfkit.config import SamplerConfig
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.guide import Guide
-from nerfkit.sampling.learned import LearnedOccupancy, Seen
+from nerfkit.sampling.learned import _CLEAR, LearnedOccupancy, Seen
 from nerfkit.sampling.trust import FULL, Trust
 from nerfkit.types import LearningSampler, Samples
 
@@ -173,6 +173,19 @@ def test_what_was_solid_is_closed_late_and_fog_at_once() -> None:
     assert share(fog) == 0.0
 
 
+@pytest.mark.parametrize(("step", "survived"), [(_CLEAR - 8, 0), (_CLEAR, 2)])
+def test_edges_of_things_are_trusted_a_little_once_fog_has_gone(step: int, survived: int) -> None:
+    sampler, nothing = LearnedOccupancy(CONFIG, 1, CPU), Ball(0.0)
+    sampler._step, sampler._mean_sigma = step, 1.0e9
+    edge = torch.arange(16000, 16200)
+    sampler._revise(seen_in(edge, 2.0 * sampler.limit), nothing)
+    for _ in range(survived):
+        sampler._revise(seen_in(edge, 0.0), nothing)
+        assert sampler.cells().occupied.flatten()[edge].all()
+    sampler._revise(seen_in(edge, 0.0), nothing)
+    assert not sampler.cells().occupied.flatten()[edge].any()
+
+
 def test_samples_of_rays_are_as_good_as_probes() -> None:
     sampler, probed = LearnedOccupancy(CONFIG, 1, CPU), []
     sampler._step, sampler._mean_sigma = CONFIG.warmup_steps + 4, 1.0e9
@@ -187,11 +200,11 @@ def test_samples_of_rays_are_as_good_as_probes() -> None:
 def test_trust_counts_down_cell_by_cell(device: torch.device) -> None:
     trust, slow = Trust(1024, device), torch.zeros(1024, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(40):
+    for turn in range(40):
         cells = torch.randperm(1024, generator=generator)
-        filled, spent = cells[:100], cells[100:800]
-        trust.fill(filled.to(device))
-        slow[filled] = FULL
+        filled, spent, least = cells[:100], cells[100:800], FULL if turn % 2 else 3
+        trust.raise_to(least, filled.to(device))
+        slow[filled] = slow[filled].clamp(min=least)
         assert torch.equal(trust.spend(spent.to(device)).cpu(), slow[spent] == 0)
         slow[spent] = (slow[spent] - 1).clamp(min=0)
         assert torch.equal(trust.of(torch.arange(1024, device=device)).cpu(), slow)
