@@ -4,9 +4,9 @@ The network learns from the training's own rays: from the densities they meet, a
 (`branches`). No cell's density is remembered, as a grid does, but a bit that says whether it is occupied and three that
 count how far that is trusted. The network and the rays propose changes, and samples of rays or probes of the field
 confirm them. Fog that is found thin once is closed; where something solid was seen a cell is closed when nothing dense
-was found eight times on end; where it was barely dense when most fog had gone, as things are at their edges, three. It is
-opened where the network calls it occupied, at its turn or because a cell beside it is dense, and a probe agrees. So a
-wrong answer costs some evaluations, but hardly ever a part of a surface.
+was found eight times on end; where it was barely dense when most fog had gone, as things are at their edges, three. It
+is opened where the network calls it occupied, at its turn or because a cell beside it is dense, and a probe agrees. So
+a wrong answer costs some evaluations, but hardly ever a part of a surface.
 """
 
 from __future__ import annotations
