@@ -14,10 +14,12 @@ from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.provenance import commit, cpu_name, now, versions
 
 
-def record(name: str, **figures: Any) -> None:
-    """Print a measurement as one JSON line."""
+def record(name: str, **figures: Any) -> dict[str, Any]:
+    """Print a measurement as one JSON line, and return it."""
     machine = {"cpu": cpu_name(), "cores": prepare_cpu(), "versions": versions(), "commit": commit()}
-    print(json.dumps({"bench": name, "time": now(), **figures, **machine}), flush=True)
+    line = {"bench": name, "time": now(), **figures, **machine}
+    print(json.dumps(line), flush=True)
+    return line
 
 
 def seconds(fn: Callable[[], Any], n_runs: int = 15, device: str = "cpu") -> dict[str, float]:

@@ -161,15 +161,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| scene | sampler | PSNR | SSIM | samples a ray | recall | parameters | memory | steps | pictures |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
 
-    def key(row: dict[str, Any]) -> tuple[str, int]:
-        return row["scene"], list(SAMPLERS).index(row["sampler"])
+    def key(row: dict[str, Any]) -> tuple[str, str, int]:
+        return f"{row['scene']}/{row['downscale']}", row["config"], list(SAMPLERS).index(row["sampler"])
 
     for _, group in groupby(sorted(rows, key=key), key):
         each = list(group)
         mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
         spread = (max(row["psnr"] for row in each) - min(row["psnr"] for row in each)) / 2
         psnr = f"{mean['psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
-        cells = [each[0]["scene"], each[0]["sampler"], psnr, f"{mean['ssim']:.3f}", f"{mean['samples_per_ray']:.1f}"]
+        scene, config, _ = key(each[0])
+        what = f"{each[0]['sampler']}, {Path(config).stem}" if config else each[0]["sampler"]
+        cells = [scene, what, psnr, f"{mean['ssim']:.3f}", f"{mean['samples_per_ray']:.1f}"]
         cells += [f"{100 * mean['surface_recall']:.2f} %", f"{each[0]['parameters'] / 1e6:.2f} M"]
         cells += [f"{fmean(row['bytes'] for row in each) / 1e6:.1f} MB"]
         cells += [f"{fmean(row['n_steps'] for row in each):.0f}", f"{mean['evaluation_seconds']:.0f} s"]
@@ -209,9 +211,9 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as scratch:
                     preset = f"-{options.config.stem}" if options.config else ""
                     folder = f"{what['scene']}-{options.downscale}{preset}-{name}-{seed}-{options.seconds:.0f}s"
-                    row = what | train(scene, config, (options.runs or Path(scratch)) / folder)
+                    found = train(scene, config, (options.runs or Path(scratch)) / folder)
+                row = record("sampling", **what, **found)
                 rows.append(row)
-                record("sampling", **row)
                 with options.results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
     if options.table:
