@@ -54,7 +54,7 @@ class FieldConfig:
     n_levels: int = 8
     n_features: int = 4
     """Features of one table entry."""
-    log2_table_size: int = 16
+    log2_table_size: int = 17
     """A level has at most 2 ** this many entries."""
     base_resolution: int = 16
     finest_resolution: int = 512
