@@ -32,6 +32,9 @@ _FIGURES = (
     ("PSNR", "psnr", lambda value: f"{value:.2f} dB", max),
     ("SSIM", "ssim", lambda value: f"{value:.4f}", max),
     ("GMSD", "gmsd", lambda value: f"{value:.4f}", min),
+    ("high-pass PSNR", "high_pass", lambda value: f"{value:.2f} dB", max),
+    ("aligned PSNR", "aligned.psnr", lambda value: f"{value:.2f} dB", max),
+    ("aligned high-pass PSNR", "aligned.high_pass", lambda value: f"{value:.2f} dB", max),
     ("LPIPS", "lpips", lambda value: f"{value:.4f}", min),
     ("training", "train_seconds", duration, min),
     ("steps", "n_steps", str, None),
@@ -101,7 +104,7 @@ def _key(names: Sequence[str]) -> str:
 def _figures(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> str:
     rows = ["<tr><th></th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>"]
     for label, key, form, best in _FIGURES:
-        values = [one.get(key) for one in metrics]
+        values = [_value(one, key) for one in metrics]
         known = [value for value in values if value is not None]
         if not known:
             continue
@@ -113,6 +116,12 @@ def _figures(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> str:
         )
         rows.append(f"<tr><th>{label}</th>{''.join(cells)}</tr>")
     return f'<div class="card"><table class="wide">{"".join(rows)}</table></div>' if len(rows) > 1 else ""
+
+
+def _value(metrics: dict[str, Any], key: str) -> Any:
+    """One figure, None where it is not known; a point leads into a group of figures."""
+    group, _, name = key.rpartition(".")
+    return ((metrics.get(group) or {}) if group else metrics).get(name)
 
 
 def _curves(runs: Sequence[Run]) -> str:

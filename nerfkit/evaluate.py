@@ -12,6 +12,11 @@ in the manner of nerfbaselines' "nerf" protocol:
   double precision, where variances need no clamping;
 - GMSD is the gradient magnitude similarity deviation of Xue et al. (2014): a perceptual distance that needs no weights,
   0 for equal pictures;
+- ``high_pass`` is the PSNR of what a Gaussian blur of sigma 1 takes away from each picture: of its fine detail alone;
+- ``aligned`` holds PSNR, SSIM and ``high_pass`` once more, the true picture laid onto the render first by the flow
+  between them (`nerfkit.flow`), over the pixels for which it reaches: by the plain scores a blurred picture beats a
+  sharp one that is off by half a pixel. ``offset`` is how far, in pixels, root mean square. What a flow can bend is
+  forgiven, so aligned scores stand beside the plain ones, never in their place;
 - where a mask says that pixels are not to be used, both pictures are black there; PSNR counts the other pixels, SSIM
   the windows about them, LPIPS everything (``masked`` in the record says that there were masks);
 - LPIPS is version 0.1 of Zhang et al. (2018) with VGG-16, ``null`` and a reason where its weights are absent;
@@ -36,6 +41,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from nerfkit.config import Config
+from nerfkit.flow import LEAST, flow_between, reached, warped
 from nerfkit.perceptual import load_lpips
 from nerfkit.provenance import commit, config_hash, now, versions
 
@@ -60,6 +66,9 @@ class Protocol:
     ssim_sigma: float = 1.5
     ssim_k1: float = 0.01
     ssim_k2: float = 0.03
+    high_pass_sigma: float = 1.0
+    """Pixels; of the blur that leaves detail out."""
+    flow: str = "DIS, medium, to single pixels"
     lpips_net: Literal["alex", "vgg"] = "vgg"
     color_space: str = "sRGB"
     trained_on: str = "train split only"
@@ -146,6 +155,38 @@ def ssim(prediction: Picture, truth: Picture, protocol: Protocol | None = None, 
     return float(np.mean(every if middle is None or not middle.any() else every[middle]))
 
 
+def high_pass(picture: Picture, sigma: float = 1.0) -> Float[np.ndarray, "h w 3"]:
+    """What a Gaussian blur (sigma in pixels, borders mirrored) takes away from a picture: its fine detail."""
+    values = _double(picture)
+    return values - cv2.GaussianBlur(values, (0, 0), sigma)
+
+
+def aligned_scores(
+    prediction: Picture, truth: Picture, protocol: Protocol | None = None, mask: Mask | None = None
+) -> dict[str, float] | None:
+    """PSNR, SSIM and ``high_pass`` after the true picture is laid onto the other; ``offset`` in pixels.
+
+    None where the pictures are too small for a flow, or it leaves no pixel.
+    """
+    rule = protocol or PROTOCOLS["nerfkit-v1"]
+    if min(prediction.shape[:2]) < LEAST:
+        return None
+    a, b = _double(prediction), _double(truth)
+    flow = flow_between(to_bytes(a), to_bytes(b))
+    counts = np.ones(a.shape[:2], bool) if mask is None else mask
+    counts = counts & reached(counts, flow)
+    if not counts.any():
+        return None
+    b = np.clip(warped(b, flow), 0.0, 1.0).astype(np.float64)
+    detail = psnr(high_pass(a, rule.high_pass_sigma), high_pass(b, rule.high_pass_sigma), counts)
+    return {
+        "psnr": min(psnr(a, b, counts), rule.psnr_cap),
+        "ssim": ssim(a, b, rule, counts),
+        "high_pass": min(detail, rule.psnr_cap),
+        "offset": float(np.sqrt((flow[counts] ** 2).sum(-1).mean())),
+    }
+
+
 def gmsd(prediction: Picture, truth: Picture) -> float:
     """Gradient magnitude similarity deviation (Xue et al. 2014): 0 for equal pictures, larger is worse.
 
@@ -193,8 +234,9 @@ def score_images(
         masks: which pixels count (h, w), by name; a picture without one counts whole, one whose mask leaves nothing
             is left out.
 
-    Returns ``psnr, ssim, gmsd, lpips, lpips_reason, n_images, per_image``; means over pictures. Raises ValueError where
-    two pictures differ in size, or there are none.
+    Returns ``psnr, ssim, gmsd, high_pass, aligned, lpips, lpips_reason, n_images, per_image``; means over pictures,
+    ``aligned`` None where one is too small for a flow. Raises ValueError where two pictures differ in size, or there
+    are none.
     """
     rule = protocol or PROTOCOLS["nerfkit-v1"]
     metric, reason = load_lpips(rule.lpips_net, lpips_weights)
@@ -215,6 +257,8 @@ def score_images(
             "psnr": min(psnr(a, b, mask), rule.psnr_cap),
             "ssim": ssim(a, b, rule, mask),
             "gmsd": gmsd(a, b),
+            "high_pass": min(psnr(*(high_pass(x, rule.high_pass_sigma) for x in (a, b)), mask), rule.psnr_cap),
+            "aligned": aligned_scores(a, b, rule, mask),
         }
         if metric is not None and min(a.shape[:2]) < 32:
             metric, reason = None, f"{name} is smaller than the 32 pixels that LPIPS needs"
@@ -227,9 +271,12 @@ def score_images(
             cv2.imwrite(str(file), np.rint(a[..., ::-1] * 255).astype(np.uint8))
     if not per_image:
         raise ValueError("there is no picture to score: the split is empty")
-    means = {key: fmean(record[key] for record in per_image) for key in ("psnr", "ssim", "gmsd")}
+    means = {key: fmean(record[key] for record in per_image) for key in ("psnr", "ssim", "gmsd", "high_pass")}
+    laid = [record["aligned"] for record in per_image]
+    aligned = {key: fmean(one[key] for one in laid) for key in laid[0]} if all(laid) else None
     lpips = fmean(record["lpips"] for record in per_image) if metric is not None else None
-    return {**means, "lpips": lpips, "lpips_reason": reason, "n_images": len(per_image), "per_image": per_image}
+    means |= {"aligned": aligned, "lpips": lpips, "lpips_reason": reason}
+    return {**means, "n_images": len(per_image), "per_image": per_image}
 
 
 def metrics_record(

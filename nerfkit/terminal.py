@@ -35,9 +35,16 @@ def print_record(record: dict[str, Any]) -> None:
 
     lpips = f"{record['lpips']:.4f}" if record["lpips"] is not None else f"none ({record['lpips_reason']})"
     rates = f"{si(record['rays_per_second'])} rays/s, {si(record['train_samples_per_ray'])} samples/ray"
+    aligned = record["aligned"] or {}
+
+    def both(key: str, form: str, unit: str = "") -> str:
+        laid = f", aligned {aligned[key]:{form}}{unit}" if aligned else ""
+        return f"{record[key]:{form}}{unit}{laid}"
+
     rows = {
-        "PSNR": f"{record['psnr']:.2f} dB",
-        "SSIM": f"{record['ssim']:.4f}",
+        "PSNR": both("psnr", ".2f", " dB"),
+        "SSIM": both("ssim", ".4f"),
+        "high-pass": both("high_pass", ".2f", " dB"),
         "GMSD": f"{record['gmsd']:.4f}",
         "LPIPS": lpips,
         "samples": f"{si(record['samples_per_ray'])} a ray of these views",

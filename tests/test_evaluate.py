@@ -3,17 +3,19 @@
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from nerfkit import evaluate
 from nerfkit.config import Config
 from nerfkit.evaluate import (
     PROTOCOLS,
     Cost,
     Setting,
+    aligned_scores,
     gmsd,
+    high_pass,
     metrics_record,
     peak_memory_bytes,
     psnr,
@@ -98,8 +100,6 @@ def test_scores_are_of_the_rounded_pictures_and_per_image_means(tmp_path):
         a, b = np.round(prediction * 255) / 255, np.round(truth * 255) / 255
         assert record["name"] == name
         assert record["psnr"] == pytest.approx(psnr(a, b)) and record["ssim"] == pytest.approx(ssim(a, b))
-    import cv2
-
     written = cv2.imread(str(tmp_path / "test" / "2.png"))[..., ::-1]
     assert np.array_equal(written, to_bytes(predictions[2]))
 
@@ -181,10 +181,62 @@ def test_gmsd_equals_the_plain_loop(shape):
 
 def test_gmsd_grows_with_blur():
     _, truth = pair(3, (64, 64, 3))
-    distances = [gmsd(evaluate.cv2.GaussianBlur(truth, (0, 0), sigma), truth) for sigma in (0.4, 0.8, 1.6)]
+    distances = [gmsd(cv2.GaussianBlur(truth, (0, 0), sigma), truth) for sigma in (0.4, 0.8, 1.6)]
     assert 0 < distances[0] < distances[1] < distances[2]
     with pytest.raises(ValueError, match="at least 6 pixels"):
         gmsd(truth[:5], truth[:5])
+
+
+def blurred_and_shifted(dx: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture of clouds; the same moved to the right; the same blurred in its place."""
+    rng = np.random.default_rng(5)
+    clouds = sum(cv2.GaussianBlur(rng.random((80, 90, 3)), (0, 0), sigma) * sigma for sigma in (1, 2, 4))
+    truth = (clouds - clouds.min()) / (clouds.max() - clouds.min())
+    y, x = np.mgrid[:80, :90].astype(np.float32)
+    moved = cv2.remap(np.float32(truth), x - np.float32(dx), y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return truth, np.clip(moved, 0, 1), cv2.GaussianBlur(truth, (0, 0), 0.8)
+
+
+def test_high_pass_sees_detail_alone():
+    a, b = pair(0, (40, 50, 3))
+    assert np.allclose(high_pass(a + 0.3), high_pass(a)) and np.allclose(high_pass(2 * a), 2 * high_pass(a))
+    ramp = np.broadcast_to(np.linspace(0, 1, 50)[None, :, None], (40, 50, 3))
+    assert np.abs(high_pass(ramp)[:, 8:-8]).max() < 1e-6
+    scores = score_images([("a", a, b)])
+    rounded = [high_pass(to_bytes(x) / 255) for x in (a, b)]
+    assert scores["high_pass"] == pytest.approx(psnr(*rounded))
+
+
+def test_aligned_scores_forgive_a_shift_and_not_a_blur():
+    truth, moved, blurred = blurred_and_shifted(0.7)
+    sharp, soft = score_images([("a", moved, truth)]), score_images([("a", blurred, truth)])
+    assert sharp["psnr"] < soft["psnr"] and sharp["high_pass"] < soft["high_pass"]
+    assert sharp["aligned"]["psnr"] > soft["aligned"]["psnr"] + 3
+    assert sharp["aligned"]["high_pass"] > soft["aligned"]["high_pass"] + 3
+    assert sharp["aligned"]["offset"] == pytest.approx(0.7, abs=0.05) and soft["aligned"]["offset"] < 0.1
+
+
+def test_aligned_scores_of_equal_pictures_are_the_plain_ones():
+    truth = to_bytes(blurred_and_shifted(0.0)[0]) / 255
+    assert aligned_scores(truth, truth) == {
+        "psnr": 100.0,
+        "ssim": pytest.approx(1.0),
+        "high_pass": 100.0,
+        "offset": 0.0,
+    }
+    scores = score_images([("a", *pair(0, (20, 24, 3))), ("b", *pair(0, (15, 24, 3)))])
+    assert scores["per_image"][0]["aligned"] is not None
+    assert scores["aligned"] is None, "the second is too small"
+
+
+def test_what_a_mask_hides_does_not_count_where_a_flow_leads_to_it():
+    truth, moved, _ = blurred_and_shifted(1.0)
+    mask = np.ones(truth.shape[:2], bool)
+    mask[30:40, 50:60] = False
+    hidden = truth.copy()
+    hidden[~mask] = 0.0
+    scores = score_images([("a", np.where(mask[..., None], moved, 0.0), hidden)], masks={"a": mask})
+    assert scores["aligned"]["psnr"] > scores["psnr"] + 3
 
 
 class TestMasks:
