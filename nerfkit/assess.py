@@ -16,8 +16,9 @@ from torch import Tensor
 from nerfkit.charts import Rig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
 from nerfkit.looks import look
+from nerfkit.pictures import View
 from nerfkit.render import Model, Renderer, background_color, render_image
-from nerfkit.report import View, write_report
+from nerfkit.report import write_report
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.scene import Scene, SceneError, load_scene
 from nerfkit.tiles import Tiles, load, parts_of

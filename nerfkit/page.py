@@ -25,11 +25,12 @@ border:1px solid var(--rule);border-radius:12px;overflow:hidden;margin-top:28px}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:14px 16px;margin:0}
 .grid2,.grid3,.views{display:grid;gap:14px}.grid2{grid-template-columns:repeat(auto-fit,minmax(340px,1fr))}
 .grid3{grid-template-columns:repeat(auto-fit,minmax(290px,1fr))}
+.exact{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(520px,100%),1fr))}
 figcaption{display:flex;justify-content:space-between;gap:12px;font-size:13.5px;margin-bottom:8px}
 figcaption b{font-weight:600}figcaption span{color:var(--soft);overflow-wrap:anywhere}
 .trio{display:grid;grid-template-columns:repeat(3,1fr);gap:8px}
 .trio img{display:block;width:100%;border-radius:6px;outline:1px solid var(--rule)}
-.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
+.exact img{width:auto;max-width:100%}.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
 .scale{display:inline-block;width:120px;height:9px;border-radius:5px;vertical-align:-1px;margin:0 6px}
 svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
 .tick{fill:var(--soft);font-size:10.5px}.label{fill:var(--ink);font-size:12px;font-weight:600}

@@ -7,46 +7,19 @@ page can be written again without the scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
 
 from nerfkit.charts import Curve, Rig, duration, line_chart, rig_views, si, smooth
 from nerfkit.config import Config, flat, to_dict
-from nerfkit.evaluate import AnyPicture, Picture, to_bytes
-from nerfkit.looks import HEAT, heat_map, most_of
+from nerfkit.looks import HEAT
 from nerfkit.page import page, section, table
-from nerfkit.run import Run, RunError
-
-PICTURES = "renders/report"
-MAX_WIDTH = 640
-"""Pixels; wider pictures are reduced (area average)."""
-
-_LESSER = {"cells": 480, "samples": 480}
-"""Widths of pictures of which no pixel has to be seen; they are kept at a lower quality, too."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A held-out view: pictures of one size."""
-
-    render: AnyPicture
-    truth: AnyPicture
-    cells: AnyPicture
-    """The cells that the sampler believes to be occupied."""
-    counts: Int[Tensor, "h w"]
-    """Samples that each ray of ``render`` reached."""
-
-
-ViewFn = Callable[[str], View]
-"""Name of a view -> what it shows."""
+from nerfkit.pictures import PICTURES, ViewFn, kept_pictures, pick_views
+from nerfkit.run import Run
 
 
 def write_report(run_folder: Path, view_fn: ViewFn | None = None, rig: Rig | None = None) -> Path:
@@ -64,11 +37,12 @@ def write_report(run_folder: Path, view_fn: ViewFn | None = None, rig: Rig | Non
     metrics = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
     records = run.read_log()
     picked = pick_views(metrics.get("per_image", []))
-    kept = _pictures(run, {label: record["name"] for label, record in picked.items()}, view_fn)
+    kept = kept_pictures(run, {label: record["name"] for label, record in picked.items()}, view_fn)
     sections = [
         _header(run, metrics, records),
         _tiles(metrics, records),
         section("Held-out views", _views(picked, kept)),
+        section("Detail and alignment", _detail(picked, kept, metrics)),
         section("Where the sampler looks", _looks(picked, kept, metrics.get("cells"))),
         section("Course of the training", _curves(records)),
         section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records) + _exposure(records)),
@@ -84,26 +58,6 @@ def write_cameras(rig: Rig, title: str, path: Path) -> None:
     Raises OSError where the file cannot be written.
     """
     path.write_text(page(title, [f"<header>\n<h1>{escape(title)}</h1>\n</header>", _cameras(rig)]), encoding="utf-8")
-
-
-def pick_views(per_image: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Records of the worst, the median and the best view by PSNR; fewer where there are fewer views."""
-    ranked = sorted(per_image, key=lambda record: record["psnr"])
-    if not ranked:
-        return {}
-    picked = {"Worst": ranked[0], "Median": ranked[(len(ranked) - 1) // 2], "Best": ranked[-1]}
-    names = [record["name"] for record in picked.values()]
-    return {label: record for i, (label, record) in enumerate(picked.items()) if record["name"] not in names[:i]}
-
-
-def error_map(render: Picture, truth: Picture, top: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Mean absolute difference over the channels as a colour (RGB), from 0 (black) to ``top`` and above (pale)."""
-    error = _difference(render, truth) / top
-    return cv2.applyColorMap(np.rint(np.clip(error, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-
-
-def _difference(render: Picture, truth: Picture) -> Float[np.ndarray, "h w"]:
-    return np.abs(to_bytes(render).astype(float) - to_bytes(truth)).mean(-1) / 255
 
 
 def _name(run: Run) -> str:
@@ -150,17 +104,6 @@ def _tiles(metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>\n{note}'
 
 
-def _pictures(run: Run, names: dict[str, str], view_fn: ViewFn | None) -> dict[str, Any]:
-    """What is known of the pictures of these views, which are written if there is a source; empty if there are none."""
-    if view_fn is not None and names:
-        _write_pictures(run, {label: view_fn(name) for label, name in names.items()}, names)
-    try:
-        kept = run.read_json(f"{PICTURES}/views.json")
-    except RunError:
-        return {}
-    return kept if names and kept["names"] == names else {}
-
-
 def _views(picked: dict[str, dict[str, Any]], kept: dict[str, Any]) -> str:
     """Render, truth and error of the picked views."""
     if not kept:
@@ -205,19 +148,45 @@ def _looks(picked: dict[str, dict[str, Any]], kept: dict[str, Any], cells: dict[
     return f'<div class="views">{"".join(figures)}</div>\n{told}'
 
 
-_COMPARED = {"render": "render", "truth": "truth", "error": "error"}
-_LOOKED = {"render": "render", "cells": "occupied cells", "samples": "samples of each ray"}
-"""Kinds of pictures of a view, side by side, and what is said under them."""
+def _detail(picked: dict[str, dict[str, Any]], kept: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Plain and aligned scores side by side, and close-ups of the picked views."""
+    aligned = metrics.get("aligned")
+    if aligned is None:
+        return ""
+    rows = [("", "plain", "aligned")]
+    for label, key, form in (("PSNR", "psnr", "{:.2f} dB"), ("SSIM", "ssim", "{:.4f}"), _HIGH_PASS):
+        rows.append((label, form.format(metrics[key]), form.format(aligned[key])))
+    text = "".join(f"<tr><th>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in rows)
+    note = (
+        f"Aligned: the photograph is laid onto the render first, by the flow between them; that moves it by "
+        f"{aligned['offset']:.2f} pixels, root mean square. What a flow can bend is forgiven, so neither score stands "
+        "alone. High-pass: of fine detail alone, what a blur of one pixel takes away."
+    )
+    figures = [
+        _figure(label, f"{record['name']}  ·  high-pass {record['high_pass']:.2f} dB", _CLOSE)
+        for label, record in picked.items()
+        if kept.get("close") and "high_pass" in record
+    ]
+    told = f'<p class="note">{note} Close-ups: where the photograph has the most detail, pixel for pixel.</p>'
+    scores = f'<div class="card"><table class="wide">{text}</table></div>'
+    return f'<div class="exact">{scores}{"".join(figures)}</div>\n{told}'
 
 
-def _figure(label: str, facts: str, kinds: dict[str, str]) -> str:
+_HIGH_PASS = ("high-pass PSNR", "high_pass", "{:.2f} dB")
+_COMPARED = {"render.jpg": "render", "truth.jpg": "truth", "error.jpg": "error"}
+_LOOKED = {"render.jpg": "render", "cells.jpg": "occupied cells", "samples.jpg": "samples of each ray"}
+_CLOSE = {"render-close.png": "render", "truth-close.png": "truth"}
+"""Pictures of a view, side by side, and what is said under them."""
+
+
+def _figure(label: str, facts: str, files: dict[str, str]) -> str:
     images = "".join(
-        f'<div><img src="{PICTURES}/{label.lower()}-{kind}.jpg" alt="{label} view, {said}"/><span>{said}</span></div>'
-        for kind, said in kinds.items()
+        f'<div><img src="{PICTURES}/{label.lower()}-{file}" alt="{label} view, {said}"/><span>{said}</span></div>'
+        for file, said in files.items()
     )
     return (
         f'<figure class="card"><figcaption><b>{label} view</b><span>{escape(facts)}</span></figcaption>'
-        f'<div class="trio">{images}</div></figure>'
+        f'<div class="trio" style="grid-template-columns:repeat({len(files)},1fr)">{images}</div></figure>'
     )
 
 
@@ -226,26 +195,6 @@ def _scale(colormap: int) -> str:
     stops = cv2.applyColorMap(np.linspace(0, 255, 9).astype(np.uint8)[:, None], colormap)[:, 0, ::-1]
     colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in stops.tolist())
     return f'<span class="scale" style="background:linear-gradient(90deg,{colours})"></span>'
-
-
-def _write_pictures(run: Run, views: dict[str, View], names: dict[str, str]) -> None:
-    # One scale for all, set by the larger errors but not by a handful of outliers.
-    top = max(float(np.quantile(_difference(view.render, view.truth), 0.995)) for view in views.values()) or 1 / 255
-    most = most_of([view.counts for view in views.values()])
-    folder = run.path / PICTURES
-    folder.mkdir(parents=True, exist_ok=True)
-    for label, view in views.items():
-        images = {kind: to_bytes(getattr(view, kind)) for kind in ("render", "truth", "cells")}
-        images |= {"error": error_map(view.render, view.truth, top), "samples": heat_map(view.counts, most)}
-        for kind, image in images.items():
-            width = _LESSER.get(kind, MAX_WIDTH)
-            if image.shape[1] > width:
-                height = round(image.shape[0] * width / image.shape[1])
-                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            quality = 80 if kind in _LESSER else 93
-            options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-            cv2.imwrite(str(folder / f"{label.lower()}-{kind}.jpg"), image[..., ::-1], options)
-    run.write_json(f"{PICTURES}/views.json", {"names": names, "top": top, "most": most})
 
 
 def _curves(records: list[dict[str, Any]]) -> str:

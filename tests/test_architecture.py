@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "page",
         "video",
         "looks",
+        "pictures",
         "report",
         "compare",
         "assess",

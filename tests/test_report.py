@@ -13,9 +13,10 @@ import torch
 
 from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, nice_top, rig_views, si, smooth
 from nerfkit.config import Config, FieldConfig
-from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
+from nerfkit.evaluate import Cost, Setting, metrics_record, score_images, to_bytes
 from nerfkit.looks import heat_map, most_of
-from nerfkit.report import View, error_map, pick_views, write_report
+from nerfkit.pictures import View, closest_look, error_map, pick_views
+from nerfkit.report import write_report
 from nerfkit.run import Run, RunError
 
 NAMES = [f"views/<r>&'{index}.png" for index in range(5)]
@@ -131,10 +132,36 @@ def test_a_full_page(tmp_path):
     assert "field.width" in page.text and "32  instead of 64" in page.text
     assert "9 train" in page.text and "3 held out" in page.text
     assert "every <8th>" in page.text and "No LPIPS" in page.text
-    assert len(page.references) == 18 and page.tags.count("svg") == 8
+    assert len(page.references) == 24 and page.tags.count("svg") == 8
     assert "Where the sampler looks" in page.text and "600 samples a ray in the mean" in page.text
     assert "Cells (learned): 64 × 64 × 64 in 3 levels, 4.2 % occupied, 98.3 kB of bits." in page.text
     assert not list(run.path.glob(".*"))
+
+
+def test_close_ups_are_exact_and_where_the_detail_is(tmp_path):
+    truth = np.full((300, 400, 3), 0.5)
+    truth[40:140, 210:330] += 0.3 * np.random.default_rng(0).random((100, 120, 1))
+    rows, columns = closest_look(truth, 150)
+    assert rows.start <= 40 and rows.stop >= 140 and columns.start <= 210 and columns.stop >= 330
+    assert rows.stop - rows.start == columns.stop - columns.start == 150
+    assert closest_look(truth[:90, :80], 150) == (slice(0, 90), slice(0, 80))
+
+    run = make_run(tmp_path)
+    write_report(run.path, views)
+    name = run.read_json("renders/report/views.json")["names"]["Worst"]
+    for kind, picture in zip(("render", "truth"), pictures(name), strict=True):
+        shown = cv2.imread(str(run.path / f"renders/report/worst-{kind}-close.png"))[..., ::-1]
+        assert np.array_equal(shown, to_bytes(picture)), "smaller than a close-up, so the whole picture, without loss"
+
+
+def test_plain_and_aligned_scores_stand_side_by_side(tmp_path):
+    run = make_run(tmp_path)
+    metrics = run.read_json("metrics.json")
+    text = check_page(write_report(run.path, views)).text
+    for key in ("psnr", "high_pass"):
+        assert f"{metrics[key]:.2f} dB" in text and f"{metrics['aligned'][key]:.2f} dB" in text
+    run.write_json("metrics.json", metrics | {"aligned": None})
+    assert "Detail and alignment" not in check_page(write_report(run.path)).text
 
 
 def test_one_scale_of_samples_serves_all_views(tmp_path):
@@ -199,7 +226,7 @@ def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
 def test_the_pictures_stay_until_they_are_of_other_views(tmp_path):
     run = make_run(tmp_path)
     write_report(run.path, views)
-    assert len(check_page(write_report(run.path)).references) == 18
+    assert len(check_page(write_report(run.path)).references) == 24
     metrics = run.read_json("metrics.json")
     metrics["per_image"][0]["psnr"] = 1.0  # another view is the worst now
     run.write_json("metrics.json", metrics)
