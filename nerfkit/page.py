@@ -30,7 +30,8 @@ figcaption{display:flex;justify-content:space-between;gap:12px;font-size:13.5px;
 figcaption b{font-weight:600}figcaption span{color:var(--soft);overflow-wrap:anywhere}
 .trio{display:grid;grid-template-columns:repeat(3,1fr);gap:8px}
 .trio img{display:block;width:100%;border-radius:6px;outline:1px solid var(--rule)}
-.exact img{width:auto;max-width:100%}.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
+.exact .trio{grid-template-columns:1fr 1fr}.exact img{width:auto;max-width:100%}
+.trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}
 .scale{display:inline-block;width:120px;height:9px;border-radius:5px;vertical-align:-1px;margin:0 6px}
 svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
 .tick{fill:var(--soft);font-size:10.5px}.label{fill:var(--ink);font-size:12px;font-weight:600}
@@ -50,7 +51,7 @@ td s{color:var(--soft);text-decoration:none}
 code{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 @media (max-width:1040px){.tiles{grid-template-columns:repeat(4,1fr)}}
 @media (max-width:560px){main{padding:28px 14px}.tiles{grid-template-columns:1fr 1fr}
-.trio{grid-template-columns:1fr}.grid2,.grid3{grid-template-columns:1fr}}
+.trio,.exact .trio{grid-template-columns:1fr}.grid2,.grid3{grid-template-columns:1fr}}
 @media print{.card,.tiles{break-inside:avoid}}
 """
 

@@ -186,7 +186,7 @@ def _figure(label: str, facts: str, files: dict[str, str]) -> str:
     )
     return (
         f'<figure class="card"><figcaption><b>{label} view</b><span>{escape(facts)}</span></figcaption>'
-        f'<div class="trio" style="grid-template-columns:repeat({len(files)},1fr)">{images}</div></figure>'
+        f'<div class="trio">{images}</div></figure>'
     )
 
 
