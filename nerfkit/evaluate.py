@@ -235,7 +235,7 @@ def score_images(
             is left out.
 
     Returns ``psnr, ssim, gmsd, high_pass, aligned, lpips, lpips_reason, n_images, per_image``; means over pictures,
-    ``aligned`` None where one is too small for a flow. Raises ValueError where two pictures differ in size, or there
+    ``aligned`` None where one has none. Raises ValueError where two pictures differ in size, or there
     are none.
     """
     rule = protocol or PROTOCOLS["nerfkit-v1"]

@@ -4,7 +4,8 @@
                                    [--downscale 1] [--seeds 0] [--config FILE]
     python tools/bench/sampling.py RESULTS.jsonl --table
 
-One JSON line a training is appended to RESULTS.jsonl and printed; what stands there already is not run again.
+One JSON line a training is appended to RESULTS.jsonl and printed; what stands there already is not run again. Rows
+measured so far are in ``tools/bench/results/sampling.jsonl``.
 ``--table`` prints all of them, means over seeds. With ``--runs`` the run folders stay there, and are not trained again.
 
 Surface recall is the share of held-out rays with a surface that skipping does not lose. Each is rendered a second time,
