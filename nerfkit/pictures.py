@@ -22,7 +22,6 @@ MAX_WIDTH = 640
 _LESSER = {"cells": 480, "samples": 480}
 """Widths of pictures of which no pixel has to be seen; they are kept at a lower quality, too."""
 
-
 _CLOSE = 240
 """Pixels a side of a close-up, which is shown as it is."""
 
