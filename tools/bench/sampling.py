@@ -60,6 +60,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "proposal-32": {"kind": "proposal", "n_proposed": 32},
 }
 _RAYS, _CHUNK = 2**16, 1024
+_BUDGET = 300.0
+"""Seconds of training: the table names others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,16 +165,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| scene | sampler | PSNR | SSIM | samples a ray | recall | parameters | memory | steps | pictures |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
 
-    def key(row: dict[str, Any]) -> tuple[str, str, int]:
-        return f"{row['scene']}/{row['downscale']}", row["config"], list(SAMPLERS).index(row["sampler"])
+    def key(row: dict[str, Any]) -> tuple[str, float, str, int]:
+        scene = f"{row['scene']}/{row['downscale']}"
+        return scene, row["budget"], row["config"], list(SAMPLERS).index(row["sampler"])
 
     for _, group in groupby(sorted(rows, key=key), key):
         each = list(group)
         mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
         spread = (max(row["psnr"] for row in each) - min(row["psnr"] for row in each)) / 2
         psnr = f"{mean['psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
-        scene, config, _ = key(each[0])
+        scene, budget, config, _ = key(each[0])
         what = f"{each[0]['sampler']}, {Path(config).stem}" if config else each[0]["sampler"]
+        what += f", {budget:.0f} s" if budget != _BUDGET else ""
         cells = [scene, what, psnr, f"{mean['ssim']:.3f}", f"{mean['samples_per_ray']:.1f}"]
         cells += [f"{100 * mean['surface_recall']:.2f} %", f"{each[0]['parameters'] / 1e6:.2f} M"]
         cells += [f"{fmean(row['bytes'] for row in each) / 1e6:.1f} MB"]
@@ -187,7 +191,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("scenes", type=Path, nargs="*")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=["grid", "learned", "proposal"])
-    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seconds", type=float, default=_BUDGET)
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--config", type=Path)
