@@ -47,7 +47,7 @@ def scene_of(run: Run, path: Path | None = None, as_found: bool = False) -> Scen
 
 def refined(run: Run, scene: Scene) -> Scene:
     """A run's scene, its training views at the poses of the newest checkpoint, if the training refines them."""
-    if not (run.config.train.poses and run.has_checkpoint):
+    if not (run.config.train.moves_cameras and run.has_checkpoint):
         return scene
     return scene.with_poses(run.load_checkpoint().optimizer["poses.c2w"])
 

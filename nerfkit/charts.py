@@ -189,6 +189,31 @@ def _y_ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
     return [(place, text) for place, text in ticks if low <= place <= high]
 
 
+def offset_map(counts: Sequence[Sequence[int]]) -> str:
+    """Shares of counts at offsets (y, x) about the middle, as squares, the darker the more; empty without any."""
+    total, n = sum(map(sum, counts)), len(counts)
+    if not total:
+        return ""
+    side, reach = 44, n // 2
+    most = max(map(max, counts))
+    cells = []
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            place = f'x="{x * side + 1}" y="{y * side + 1}" width="{side - 2}" height="{side - 2}" rx="4"'
+            shade = math.sqrt(count / most)
+            share = f"{100 * count / total:.2g} %"
+            cells.append(
+                f'<rect class="offset" {place} fill-opacity="{shade:.3f}"><title>{x - reach}, {y - reach}: {share}'
+                f'</title></rect><text class="tick" text-anchor="middle" x="{(x + 0.5) * side}" '
+                f'y="{(y + 0.5) * side + 4}">{share}</text>'
+            )
+    size = n * side
+    return (
+        f'<svg viewBox="0 0 {size} {size}" style="max-width:{size}px" role="img" '
+        f'aria-label="Offsets of patches">{"".join(cells)}</svg>'
+    )
+
+
 def rig_views(rig: Rig) -> tuple[str, str]:
     """The cameras and the box from above and from the side, as two SVG elements at one scale.
 

@@ -69,6 +69,13 @@ class FieldConfig:
     """Hidden layers of the two networks."""
     geo_features: int = 16
     """Outputs of the density network; the first is the log density, all go on to the colour network."""
+    head: Literal["none", "deferred"] = "none"
+    """Convolutions over the picture at the end: deferred ones correct its colours by what neighbouring rays gathered.
+    A head learns from patches: see ``train.patch_share``."""
+    head_features: int = 8
+    """Numbers that a ray gathers for the head beside its colour, 13 at most."""
+    head_width: int = 16
+    """Channels between the head's two convolutions."""
     sh_degree: int = 4
     """Degree of the spherical harmonics that encode the direction (degree ** 2 numbers)."""
 
@@ -117,6 +124,19 @@ class TrainConfig:
     """Stop after this many steps; 0 leaves it to the time budget."""
     time_budget: float = 300.0
     """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
+    patch_share: float = 0.0
+    """Share of the rays that are drawn as square patches, which is what a head and the losses on patches learn from."""
+    patch_size: int = 16
+    """Pixels along one side of a patch."""
+    align: int = 0
+    """Lay each rendered patch where it fits in the photograph, up to so many pixels off, before they are compared; what
+    all patches of a photograph want alike turns its camera. For poses that are off by a pixel; 0 trusts them."""
+    offset_weight: float = 0.05
+    """Price of laying a patch ``align`` pixels off, in units of the structural distance, which is 1 at most."""
+    realign: int = 0
+    """Rounds, evenly over the training, in which photographs are laid onto what the field shows and bent to fit."""
+    high_frequency: float = 0.0
+    """Weight of the fine detail in which patches differ, beside their pixels; 0.1 or so, 0 leaves it out."""
     samples_per_step: int = 32768
     """Samples that the rays of one step reach; the number of rays adapts to that."""
     table_lr: float = 2e-2
@@ -145,6 +165,11 @@ class TrainConfig:
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""
     seed: int = 0
+
+    @property
+    def moves_cameras(self) -> bool:
+        """Whether the poses of training views change."""
+        return self.poses or self.align > 0
 
 
 @dataclass(frozen=True)
@@ -180,16 +205,30 @@ def check(config: Config) -> Config:
     for key in ("imbalance_weight", "density_weight", "render_weight"):
         if not getattr(config.sampler, key) >= 0.0:
             raise ConfigError(f"sampler.{key}: expected 0 or more, found {getattr(config.sampler, key)!r}")
+    if config.train.patch_share == 0.0:
+        for key, used in _OF_PATCHES.items():
+            if values[key] != used:
+                raise ConfigError(f"{key}: {values[key]} is learnt from patches; set train.patch_share, 0.25 or so")
+    if not 0.0 <= config.train.patch_share <= 1.0:
+        raise ConfigError(f"train.patch_share: expected a share from 0 to 1, found {config.train.patch_share!r}")
+    if not 1 <= config.field.head_features <= 13:
+        raise ConfigError(f"field.head_features: expected 1 to 13, found {config.field.head_features!r}")
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":
             raise ConfigError(
                 "sampler.kind: tiles are cut from cells, which proposals have none of; take grid or learned"
             )
-        for key in ("poses", "exposure"):
-            if getattr(config.train, key):
-                raise ConfigError(f"train.{key}: each tile would find its own, and they would not fit; leave out one")
+        for key in ("train.poses", "train.exposure", "train.align", "train.realign"):
+            if values[key]:
+                raise ConfigError(f"{key}: each tile would find its own, and they would not fit; leave out one")
+        if config.field.head != "none":
+            raise ConfigError("field.head: tiles are put together from colours, which heads change; leave out one")
     return config
+
+
+_OF_PATCHES = {"field.head": "none", "train.align": 0, "train.high_frequency": 0.0}
+"""Settings that only patches serve, by what they are without."""
 
 
 def tile_counts(tiles: str) -> tuple[int, ...]:

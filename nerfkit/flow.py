@@ -27,7 +27,7 @@ def flow_between(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h
     return search.calc(*grey, None)
 
 
-def warped(picture: Float[np.ndarray, "h w 3"], flow: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w 3"]:
+def warped(picture: Float[np.ndarray, "h w c"], flow: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w c"]:
     """The second picture laid onto the first: its colours at x + f(x), between pixels by Lanczos' kernel.
 
     Beyond its border stand the colours of the border; the kernel may overshoot the range of colours at hard edges.

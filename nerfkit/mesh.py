@@ -172,7 +172,7 @@ def seen_along(
             places = points[begin : begin + _CHUNK, None] + ahead[:, None] * outward[:, None]
             sigmas, features = field.density(places.view(-1, 3).clamp(0, 1))
             owner = torch.arange(n, dtype=torch.int32, device=outward.device).repeat_interleave(STEPS)
-            rgbs = field.color(features, -outward, owner).float().view(n, STEPS, 3)
+            rgbs = field.color(features, -outward, owner)[:, :3].float().view(n, STEPS, 3)
             alphas = 1 - torch.exp(-sigmas.float().view(n, STEPS) * step)
             alphas[:, -1] = 1
             before = torch.cumprod(torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas[:, :-1]], 1), 1)

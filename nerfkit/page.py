@@ -38,6 +38,7 @@ svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .line.a,.camera.a{stroke:var(--a)}.line.b,.camera.b{stroke:var(--b)}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
 .line.c{stroke:var(--c)}.line.d{stroke:var(--d)}
+.offset{fill:var(--a);stroke:var(--rule)}
 .line.faint{stroke:var(--a);opacity:.28;stroke-width:1}
 .camera{fill:none;stroke-width:1.1;stroke-linejoin:round;opacity:.8}.camera.b{stroke-width:1.5;opacity:1}
 .box{fill:var(--shade);stroke:var(--soft);stroke-dasharray:5 4}

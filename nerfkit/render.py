@@ -12,9 +12,10 @@ from torch import Tensor
 from nerfkit.cameras import Cameras
 from nerfkit.config import Config
 from nerfkit.engines import choose_device
+from nerfkit.fields.conv import corrected
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels.cells import Cells
-from nerfkit.kernels.composite import composite, keep_visible
+from nerfkit.kernels.composite import composite, gather, keep_visible
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.raycast import cast
@@ -44,6 +45,10 @@ class Renderer(Protocol):
         """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky."""
         ...
 
+    def finish(self, seen: Rendered) -> Rendered:
+        """A whole picture (h, w, ...) from what its rays gathered."""
+        ...
+
 
 @dataclass(frozen=True)
 class Model:
@@ -68,6 +73,11 @@ class Model:
             seen = render_rays(self.field, self.sampler, inside, background, jitter)
         scale = self.frame.scale
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
+
+    def finish(self, seen: Rendered) -> Rendered:
+        """A whole picture (h, w, ...) from what its rays gathered: the field's head corrects the colours."""
+        head = getattr(self.field, "head", None)
+        return seen if head is None else replace(seen, rgb=corrected(head, torch.cat([seen.rgb, seen.features], -1)))
 
     def within(self, box: Box) -> Model:
         """The same without the cells whose middle lies outside of a box; what is left learns nothing more."""
@@ -106,14 +116,15 @@ def render_rays(
         staged = render_in_stages(field, sampler, rays, background, jitter, reach)
         rgb, opacity, t_sum, packed_info = staged.rgb, staged.opacity, staged.t_sum, staged.reached.packed_info
     distance = t_sum / opacity.clamp(min=1e-6)
-    return Rendered(rgb, opacity, distance, distance * rays.cos, packed_info[:, 1])
+    return Rendered(rgb[:, :3], opacity, distance, distance * rays.cos, packed_info[:, 1], rgb[:, 3:])
 
 
 @dataclass(frozen=True)
 class Staged:
     """What `render_in_stages` found on its way."""
 
-    rgb: Float[Tensor, "n_rays 3"]
+    rgb: Float[Tensor, "n_rays c"]
+    """And what else rays gathered."""
     opacity: Float[Tensor, " n_rays"]
     t_sum: Float[Tensor, " n_rays"]
     """Sum of weights * t."""
@@ -141,7 +152,9 @@ def render_in_stages(
     reached, rows = keep_visible(samples, sigmas.detach(), early_stop)
     seen = take_rows(sigmas[:, None], rows, reached.n_owned)[:, 0]
     rgbs = field.color(take_rows(features, rows, reached.n_owned), rays.rays_d, reached.ray_indices)
-    rgb, opacity, t_sum, weights = composite(seen, rgbs, reached, background, reach)
+    rgb, opacity, t_sum, weights = composite(seen, rgbs[:, :3], reached, background, reach)
+    if rgbs.shape[1] > 3:
+        rgb = torch.cat([rgb, gather(weights, rgbs[:, 3:], reached, reach)], 1)
     return Staged(rgb, opacity, t_sum, weights, reached, samples, sigmas, rows)
 
 
@@ -163,9 +176,10 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
     parts = parallel(part, range(0, len(pixels), _CHUNK), model.device)
 
     def whole(name: str) -> Tensor:
-        return torch.cat([getattr(p, name) for p in parts]).cpu().unflatten(0, (height, width))
+        return torch.cat([getattr(p, name) for p in parts]).unflatten(0, (height, width))
 
-    return Rendered(**{field.name: whole(field.name) for field in fields(Rendered)})
+    seen = model.finish(Rendered(**{field.name: whole(field.name) for field in fields(Rendered)}))
+    return Rendered(**{name: values.cpu() for name, values in vars(seen).items()})
 
 
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:

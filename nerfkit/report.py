@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nerfkit.charts import Curve, Rig, duration, line_chart, rig_views, si, smooth
+from nerfkit.charts import Curve, Rig, duration, line_chart, offset_map, rig_views, si, smooth
 from nerfkit.config import Config, flat, to_dict
 from nerfkit.looks import HEAT
 from nerfkit.page import page, section, table
@@ -42,7 +42,7 @@ def write_report(run_folder: Path, view_fn: ViewFn | None = None, rig: Rig | Non
         _header(run, metrics, records),
         _tiles(metrics, records),
         section("Held-out views", _views(picked, kept)),
-        section("Detail and alignment", _detail(picked, kept, metrics)),
+        section("Detail and alignment", _detail(picked, kept, metrics) + _offsets(records)),
         section("Where the sampler looks", _looks(picked, kept, metrics.get("cells"))),
         section("Course of the training", _curves(records)),
         section("Cameras", (_cameras(rig) if rig is not None else "") + _refinement(records) + _exposure(records)),
@@ -170,6 +170,21 @@ def _detail(picked: dict[str, dict[str, Any]], kept: dict[str, Any], metrics: di
     told = f'<p class="note">{note} Close-ups: where the photograph has the most detail, pixel for pixel.</p>'
     scores = f'<div class="card"><table class="wide">{text}</table></div>'
     return f'<div class="exact">{scores}{"".join(figures)}</div>\n{told}'
+
+
+def _offsets(records: list[dict[str, Any]]) -> str:
+    """Where patches of photographs were laid, if that was left to the training."""
+    found = next((record["alignment"] for record in reversed(records) if "alignment" in record), None)
+    drawing = "" if found is None else offset_map(found["counts"])
+    if not drawing:
+        return ""
+    note = (
+        "Shares of the training's patches that fitted their photographs best so many pixels to the right and down of "
+        "where the cameras have them; the middle is where they belong."
+    )
+    caption = "<b>Offsets of patches</b><span>pixels</span>"
+    figure = f'<figure class="card"><figcaption>{caption}</figcaption>{drawing}</figure>'
+    return f'<div class="grid3">{figure}</div>\n<p class="note">{note}</p>'
 
 
 _HIGH_PASS = ("high-pass PSNR", "high_pass", "{:.2f} dB")

@@ -115,7 +115,11 @@ class Tiles:
             sky = self._sky(rays, shares) if behind is None else behind.to(self.device)
             distance = met.t_sum / opacity.clamp(min=1e-6)
             rgb = met.rgb + met.trans[:, None] * sky
-        return Rendered(rgb, opacity, distance, distance * rays.cos, met.counts)
+        return Rendered(rgb, opacity, distance, distance * rays.cos, met.counts, rgb[:, 3:])
+
+    def finish(self, seen: Rendered) -> Rendered:
+        """A whole picture from what its rays gathered: tiles have no head."""
+        return seen
 
     def within(self, box: Box) -> Tiles:
         """The same without what lies outside of a box."""

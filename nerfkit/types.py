@@ -107,6 +107,8 @@ class Rendered:
     """Expected z in the camera, scene units; 0 where opacity is 0."""
     counts: Int[Tensor, "*rays"]
     """Samples that each ray reached: those of which the picture is made."""
+    features: Float[Tensor, "*rays d"]
+    """What rays gathered for a head, with which it corrects the colours of a whole picture; mostly nothing, d = 0."""
 
     @property
     def n_samples(self) -> int:
@@ -124,8 +126,9 @@ class Field(Protocol):
 
     def color(
         self, features: Float[Tensor, "n c"], rays_d: Float[Tensor, "n_rays 3"], ray_indices: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n 3"]:
-        """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
+    ) -> Float[Tensor, "n d"]:
+        """RGB in [0, 1] of features seen along the unit directions of the rays that own them; then, in further columns,
+        what rays gather beside it."""
         ...
 
 

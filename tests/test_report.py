@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, nice_top, rig_views, si, smooth
+from nerfkit.charts import Curve, Rig, duration, line_chart, nice_ticks, nice_top, offset_map, rig_views, si, smooth
 from nerfkit.config import Config, FieldConfig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images, to_bytes
 from nerfkit.looks import heat_map, most_of
@@ -194,6 +194,15 @@ def test_refined_poses_are_told(tmp_path):
     text = check_page(write_report(run.path, views, make_rig())).text
     assert "7 of 9 poses of training views were refined" in text
     assert "0.25° and 0.01 scene units in the median, 3° and 0.12 scene units at most" in text
+
+
+def test_offsets_of_patches_are_drawn(tmp_path):
+    run = make_run(tmp_path)
+    assert "Offsets of patches" not in check_page(write_report(run.path, views)).text
+    run.log({"step": 40, "seconds": 120.0, "alignment": {"reach": 1, "counts": [[0, 1, 0], [0, 6, 2], [0, 1, 0]]}})
+    text = check_page(write_report(run.path)).text
+    assert "Offsets of patches" in text and "1, 0: 20 %" in text and "0, 0: 60 %" in text and "-1, -1: 0 %" in text
+    assert offset_map([[0, 0, 0]] * 3) == ""
 
 
 def test_exposures_are_told(tmp_path):

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nerfkit.config import FieldConfig
+from nerfkit.fields.conv import ConvHead
 from nerfkit.fields.mlp import MLP, network_dtype
 from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
@@ -36,7 +37,8 @@ class HashField(nn.Module):
     """Density per model unit and colour at positions in the unit cube.
 
     ``sigma = exp(g_0)`` with g = density_network(encode(x)), and
-    ``rgb = sigmoid(color_network([g, SH(direction)]))``; `behind` is the colour of the sky.
+    ``rgb = sigmoid(color_network([g, SH(direction)]))``; `behind` is the colour of the sky. With a ``head`` the colour
+    network has further outputs, which rays gather for it.
     """
 
     def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0, n_cubes: int = 1):
@@ -58,7 +60,9 @@ class HashField(nn.Module):
         n_encoded = layout.n_levels * layout.n_features
         n_geo = config.geo_features
         self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
-        self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3, generator)
+        n_more = config.head_features if config.head == "deferred" else 0
+        self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3 + n_more, generator)
+        self.head = ConvHead(n_more, config.head_width, generator) if config.head == "deferred" else None
         self.sky = nn.Parameter(torch.zeros(config.sh_degree**2, 3))
         self.to(device)
         self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
@@ -70,10 +74,11 @@ class HashField(nn.Module):
 
     def color(
         self, features: Float[Tensor, "n c"], rays_d: Float[Tensor, "n_rays 3"], ray_indices: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n 3"]:
-        """RGB in [0, 1] of features seen along the unit directions of the rays that own them."""
+    ) -> Float[Tensor, "n d"]:
+        """RGB in [0, 1] of features seen along the unit directions of the rays that own them, then all for the head."""
         harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
-        return torch.sigmoid(self.color_network(join_directions(features, harmonics, ray_indices)).float())
+        seen = self.color_network(join_directions(features, harmonics, ray_indices)).float()
+        return torch.sigmoid(seen) if self.head is None else torch.cat([torch.sigmoid(seen[:, :3]), seen[:, 3:]], 1)
 
     def behind(self, rays_d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """RGB in [0, 1] of what lies behind everything, ``sigmoid(SH(direction) @ sky)``.
@@ -108,7 +113,11 @@ class HashField(nn.Module):
 
     def small_parameters(self) -> list[nn.Parameter]:
         """All that is learnt but the table."""
-        return [*self.network_parameters(), self.sky]
+        return [*self.network_parameters(), self.sky, *self.head_parameters()]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The numbers of the head, if there is one."""
+        return [] if self.head is None else [*self.head.parameters()]
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The weights of both networks, in a fixed order."""

@@ -210,3 +210,19 @@ def composite(
     Deschaintre 2023, eq. 6): with a positive ``reach`` they are not those of the formulas.
     """
     return _Composite.apply(sigmas, rgbs.contiguous(), samples, background.contiguous(), reach)
+
+
+def gather(
+    weights: Float[Tensor, " n_samples"], values: Float[Tensor, "n_samples c"], samples: Samples, reach: float = 0.0
+) -> Float[Tensor, "n_rays c"]:
+    """Sum of weights * values over each ray's samples, for numbers that are no colours.
+
+    Differentiable in both. Gradients of values near a camera are damped as those of colours are; weights pass theirs on
+    to `composite`, which damps them.
+    """
+    n = samples.n_owned
+    share = (samples.t_ends[:n] / max(reach, 1e-9)).clamp(max=1.0).square()[:, None]
+    values = values[:n].float()
+    values = share * values + (1.0 - share) * values.detach()
+    nothing = values.new_zeros(len(samples.packed_info), values.shape[1])
+    return nothing.index_add(0, samples.ray_indices[:n].long(), weights[:n, None] * values)

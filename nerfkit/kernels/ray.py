@@ -49,7 +49,7 @@ double loss = 0.0, error = 0.0, n_samples = 0.0;
 size_t at = 0;
 for (int r = 0; r < n_rays; ++r) {
   ENTER
-  float harmonics[16], trans = 1.0f, color[3] = {0.0f, 0.0f, 0.0f}, sum = 0.0f;
+  float harmonics[16], trans = 1.0f, color[SHOWN] = {}, sum = 0.0f;
   HARMONICS
   int total = 0, next = FIRST;
   bool open = true;
@@ -69,15 +69,16 @@ for (int r = 0; r < n_rays; ++r) {
   }
   packed_info[2 * r] = keep ? at - total : 0;
   packed_info[2 * r + 1] = total;
-  for (int c = 0; c < 3; ++c) {
-    const float y = color[c] + trans * background[3 * r + c];
-    rgb[3 * r + c] = y;
-    if (learning) {
-      const float e = y - truth[3 * r + c], size = e < 0.0f ? -e : e;
+  for (int c = 0; c < 3; ++c) color[c] += trans * background[3 * r + c];
+  for (int c = 0; c < SHOWN; ++c) rgb[SHOWN * r + c] = color[c];
+  if (learning) {
+    for (int c = 0; c < 3; ++c) {
+      const float e = color[c] - truth[3 * r + c], size = e < 0.0f ? -e : e;
       loss += factor * (size < delta ? 0.5f * e * e : delta * (size - 0.5f * delta));
       error += e * e;
-      g_rgb[3 * r + c] = factor * lanes::clamp(e, -delta, delta);
+      g_rgb[SHOWN * r + c] = factor * lanes::clamp(e, -delta, delta);
     }
+    for (int c = 3; c < SHOWN; ++c) g_rgb[SHOWN * r + c] = 0.0f;
   }
   opacity[r] = 1.0f - trans;
   t_sum[r] = sum;
@@ -238,6 +239,7 @@ STEP = """
     for (int i = 0; i < reached; ++i) {
       float* v = values_at + i * V;
       for (int c = 0; c < 3; ++c) { v[4 + c] = shade[c][i]; color[c] += v[3] * shade[c][i]; }
+      for (int c = 3; c < SHOWN; ++c) color[c] += v[3] * raw[i * 16 + c];
       sum += v[3] * v[0];
     }
 """
@@ -246,7 +248,7 @@ BACKWARD = """
 const word* W = packed + N_PACKED;
 for (int r = 0; r < n_rays; ++r) {
   const int start = packed_info[2 * r], count = packed_info[2 * r + 1];
-  const float* g = g_rgb + 3 * r;
+  const float* g = g_rgb + SHOWN * r;
   const float* back = background + 3 * r;
   float trans = 1.0f - opacity[r];
   // Of all samples and of those behind the one in hand: sums of weights, and of weights times places.
@@ -259,7 +261,9 @@ for (int r = 0; r < n_rays; ++r) {
   for (int i = start + count - 1; i >= start; --i) {
     const float* v = values + (size_t)i * V;
     const float end = (v[0] + 0.5f * v[1]) / reach;
+    word* out = rows + (size_t)i * STRIDE + OUTPUT;
     float q = g[0] * v[4] + g[1] * v[5] + g[2] * v[6] + g_t_sum[r] * v[0];
+    for (int c = 3; c < SHOWN; ++c) q += g[c] * (float)out[c];
     if (distortion > 0.0f) {
       const float w = v[3], per = 1.0f / (v[0] + halfway), s = v[0] * per, d = v[1] * halfway * per * per;
       const float earlier = all - later - w, earlier_placed = all_placed - later_placed - w * s;
@@ -269,8 +273,10 @@ for (int r = 0; r < n_rays; ++r) {
     }
     const float near = end < 1.0f ? end * end : 1.0f;
     g_log_sigmas[i] = near * v[1] * v[2] * (trans * q - behind);
-    word* out = rows + (size_t)i * STRIDE + OUTPUT;
-    for (int c = 0; c < 16; ++c) out[c] = (word)(c < 3 ? near * v[3] * g[c] * v[4 + c] * (1.0f - v[4 + c]) : 0.0f);
+    for (int c = 0; c < 16; ++c) {
+      const float slope = c < 3 ? v[4 + c] * (1.0f - v[4 + c]) : 1.0f;
+      out[c] = (word)(c < SHOWN ? near * v[3] * g[c] * slope : 0.0f);
+    }
     behind += v[3] * q;
     trans += v[3];
   }

@@ -23,6 +23,7 @@ from nerfkit.kernels.contraction import CONTRACTION
 from nerfkit.kernels.dense import Layer, dense_text, padded
 from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
 from nerfkit.kernels.launch import Native
+from nerfkit.kernels.lesson import Judge, Learned, Lesson
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.ray import BACKWARD, ENTER, HARMONICS, LISTED, MARCH, RAYS, STEP, VECTORS
 from nerfkit.types import Met, Rays, Samples
@@ -42,7 +43,7 @@ class Networks:
     density: tuple[int, ...]
     """Numbers of the density network's layers, from the encoding to the geometry features."""
     color: tuple[int, ...]
-    """The same from geometry features and harmonics to the three colours."""
+    """The same from geometry features and harmonics to the three colours and what else rays gather, 16 at most."""
 
     @cached_property
     def n_weights(self) -> int:
@@ -62,7 +63,7 @@ class Networks:
                 layer = Layer(n_in, n_out, column, target, weights, packed, not last, i > 0, n_differentiated)
                 layers.append(layer)
                 column, weights, packed = target, weights + n_in * n_out, packed + layer.n_packed
-        return layers, column + padded(3), packed
+        return layers, column + padded(self.color[-1]), packed
 
 
 def _text(networks: Networks, stored: str, word: str, body: str) -> str:
@@ -90,6 +91,7 @@ def _text(networks: Networks, stored: str, word: str, body: str) -> str:
         "BACKWARD_LAYERS": backward,
         "N_HARMONICS": networks.color[0] - networks.density[-1],
         "N_GEO": networks.density[-1],
+        "SHOWN": networks.color[-1],
         "GEO_PADDED": padded(networks.density[-1]),
         "COLOR_IN": layers[n_density].source,
         "COLOR_PADDED": padded(networks.color[0]),
@@ -201,52 +203,15 @@ def _give_back(room: _Room) -> None:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What rays should have shown, and how far they may go.
-
-    The loss is ``factor`` times Huber's, summed over all numbers: e^2 / 2 up to ``delta``, delta (e - delta / 2) above.
-    """
-
-    truth: Float[Tensor, "n_rays 3"]
-    delta: float
-    factor: float
-    early_stop: float
-    """Transmittance, in (0, 1), behind which a ray ends."""
-    reach: float
-    """Distance (model units) up to which gradients are damped, see `composite`; 0 damps none."""
-    capacity: int
-    """Samples of all rays together that there is room for; rays end where it is used up. 0 keeps none: no gradient."""
-    distortion: float = 0.0
-    """Factor on the distortion of the rays' weights (`losses.distortion`), which is added to the loss; 0 or more."""
-    halfway: float = 1.0
-    """Distance (model units) at which that counts half of all places as nearer."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What one `learn` found; the table's gradient went to the grid."""
-
-    g_weights: Float[Tensor, " n_weights"]
-    rgb: Float[Tensor, "n_rays 3"]
-    opacity: Float[Tensor, " n_rays"]
-    n_samples: int
-    loss: float
-    """Of the colours."""
-    squared_error: float
-    """Summed over all numbers, as the loss is."""
-    met: Met | None = None
-    """What the rays met, where that was asked for."""
-
-
-@dataclass(frozen=True)
 class _Pass:
     """What a forward pass made of rays."""
 
-    rgb: Float[Tensor, "n_rays 3"]
+    rgb: Float[Tensor, "n_rays c"]
+    """And what else rays gathered."""
     opacity: Float[Tensor, " n_rays"]
     t_sum: Float[Tensor, " n_rays"]
     packed_info: Int[Tensor, "n_rays 2"]
-    g_rgb: Float[Tensor, "n 3"]
+    g_rgb: Float[Tensor, "n c"]
     """The loss's gradient, where there was a lesson."""
     totals: Float[Tensor, " 3"]
     """Number of samples, loss, squared error."""
@@ -267,8 +232,9 @@ def _forth(
     n, keep = len(rays), lesson.capacity > 0
     dtype = getattr(torch, target.word)
     room = _take_room((lesson.capacity if keep else 0) + BLOCK, stride, dtype)
-    numbers = torch.empty(n, 3), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
-    g_rgb, totals = torch.empty(n if learning else 0, 3), torch.empty(3, dtype=torch.float64)
+    shown = target.networks.color[-1]
+    numbers = torch.empty(n, shown), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
+    g_rgb, totals = torch.empty(n if learning else 0, shown), torch.empty(3, dtype=torch.float64)
     done = _Pass(*numbers, g_rgb, totals, torch.empty(2 * n_packed, dtype=dtype), room)
     listed = isinstance(where, Samples)
     cells = _AS_LISTED if listed else where
@@ -330,11 +296,12 @@ def cast(
     early_stop: float,
     reach: float = 0.0,
     capacity: int = 0,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+) -> tuple[Float[Tensor, "n_rays c"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
     """Colour, opacity and sum of weights * t of rays (model coordinates); (start, count) of the samples each reached.
 
-    Differentiable in the weights and the table of ``target`` where ``capacity`` is positive: room for that many samples
-    is kept, and rays end where it is used up. ``jitter`` is `march`'s, ``reach`` is `composite`'s.
+    Behind the colour stands what else the colour network says of a sample, summed over the ray by the same weights and
+    without a background. Differentiable in the weights and the table of ``target`` where ``capacity`` is positive: room
+    for that many samples is kept, and rays end where it is used up. ``jitter`` is `march`'s, ``reach`` `composite`'s.
     """
     lesson = Lesson(background.new_empty(0, 3), 0.0, 0.0, early_stop, reach, capacity)
     return _Cast.apply(target.weights, target.table, (target, where, rays, jitter, background.contiguous(), lesson))
@@ -360,7 +327,32 @@ def learn(
     met = _met(where, rays, done, lesson.truth, background) if meeting else None
     _give_back(done.room)
     n_samples, loss, squared_error = done.totals.tolist()
-    return Learned(g_weights, done.rgb, done.opacity, int(n_samples), loss, squared_error, met)
+    return Learned(g_weights, done.rgb[:, :3], done.opacity, int(n_samples), loss, squared_error, met)
+
+
+def learn_by(
+    judge: Judge,
+    target: Target,
+    where: Where,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    lesson: Lesson,
+    meeting: bool = False,
+) -> Learned:
+    """`learn` with a loss of the caller's, which may compare all that the rays gathered with what it likes.
+
+    Of the lesson's own loss only the ``truth`` is used: for the squared error of the colours that the judge made.
+    """
+    done = _forth(target, where, rays, jitter, background, lesson, learning=False)
+    verdict = judge(done.rgb)
+    nothing = torch.zeros(len(rays))
+    g_weights = _back(target, background, lesson, done, [verdict.g_gathered.contiguous(), nothing, nothing])
+    met = _met(where, rays, done, lesson.truth, background) if meeting else None
+    _give_back(done.room)
+    error = float((verdict.rgb - lesson.truth).square().sum())
+    n_samples = int(done.packed_info[:, 1].sum())
+    return Learned(g_weights, verdict.rgb, done.opacity, n_samples, verdict.loss, error, met, verdict.g_more)
 
 
 def _met(where: Where, rays: Rays, done: _Pass, truth: Tensor, background: Tensor) -> Met:

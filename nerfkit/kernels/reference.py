@@ -219,11 +219,11 @@ def keep_visible(
 
 def composite(
     sigmas: Float[Tensor, " n_samples"],
-    rgbs: Float[Tensor, "n_samples 3"],
+    rgbs: Float[Tensor, "n_samples c"],
     samples: Samples,
-    background: Float[Tensor, "n_rays 3"],
+    background: Float[Tensor, "n_rays c"],
     reach: float = 0.0,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]]:
+) -> tuple[Float[Tensor, "n_rays c"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Float[Tensor, " n_samples"]]:
     """rgb, opacity, sum of w_i t_i, and w_i = T_i alpha_i with alpha_i = 1 - exp(-sigma_i d_i) (Max 1995, eq. 10).
 
     T_i = exp(-sum_{j<i} sigma_j d_j) is an exclusive cumulative sum along each ray. Differentiable in all but samples;

@@ -7,9 +7,11 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from nerfkit.kernels.contraction import contract
-from nerfkit.kernels.raycast import Learned, Lesson, Target, Where
+from nerfkit.kernels.lesson import Learned, Lesson
+from nerfkit.kernels.raycast import Target, Where
 from nerfkit.kernels.reference import (
     composite,
     encode,
@@ -44,7 +46,9 @@ def _cast(
     sigmas = torch.exp(g[:, 0].clamp(max=15.0))
     kept, rows = keep_visible(samples, sigmas.detach(), early_stop)
     harmonics = spherical_harmonics(rays.rays_d, math.isqrt(color[0] - density[-1]))
-    rgbs = torch.sigmoid(network(join_directions(g[rows.long()], harmonics, kept.ray_indices), matrices[n:]))
+    seen = network(join_directions(g[rows.long()], harmonics, kept.ray_indices), matrices[n:])
+    rgbs = torch.cat([torch.sigmoid(seen[:, :3]), seen[:, 3:]], 1)
+    background = F.pad(background, (0, color[-1] - 3))
     return *composite(sigmas[rows.long()], rgbs, kept, background, reach), kept
 
 
@@ -56,7 +60,7 @@ def cast(
     background: Float[Tensor, "n_rays 3"],
     early_stop: float,
     reach: float = 0.0,
-) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+) -> tuple[Float[Tensor, "n_rays c"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
     """Twin of `raycast.cast`: the other twins in a row, in float32, with room for all samples."""
     *pixels, _, kept = _cast(target, where, rays, jitter, background, early_stop, reach)
     return *pixels, kept.packed_info
@@ -87,9 +91,9 @@ def learn(
 ) -> Learned:
     """Twin of `raycast.learn`: `cast`, the losses written out, and a backward pass through all."""
     rgb, opacity, _, weights, kept = _cast(target, where, rays, jitter, background, lesson.early_stop, lesson.reach)
-    e = (rgb - lesson.truth).abs()
+    e = (rgb[:, :3] - lesson.truth).abs()
     loss = lesson.factor * torch.where(e < lesson.delta, e * e / 2, lesson.delta * (e - lesson.delta / 2)).sum()
     spread = lesson.distortion * distortion(weights, kept, lesson.halfway)
     g_weights, g_table = torch.autograd.grad(loss + spread, (target.weights, target.table))
     target.table.grad = g_table if target.table.grad is None else target.table.grad + g_table
-    return Learned(g_weights, rgb.detach(), opacity.detach(), kept.n_owned, loss.item(), (e * e).sum().item())
+    return Learned(g_weights, rgb[:, :3].detach(), opacity.detach(), kept.n_owned, loss.item(), (e * e).sum().item())

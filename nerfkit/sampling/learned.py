@@ -215,7 +215,7 @@ class LearnedOccupancy:
             samples = self._cells.sample(rays, torch.rand(len(rays), generator=self._generator).to(self.device))
             positions = sample_positions(rays, samples)
             sigmas, features = field.density(positions)
-            rgbs = field.color(features, rays.rays_d, samples.ray_indices)
+            rgbs = field.color(features, rays.rays_d, samples.ray_indices)[:, :3]
         found = self.guide.features(positions)
         p, haze = torch.sigmoid(self.guide.answer(found)), F.pad(found, (0, 1), value=1.0) @ self._haze.T
         rendering, thin = two_branches(p, sigmas, rgbs, haze, samples, background, truth)

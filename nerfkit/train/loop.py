@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Iterator
 
-from nerfkit.config import Config
+import torch
+
+from nerfkit.config import Config, TrainConfig
 from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.render import Model, new_model
 from nerfkit.run import Run
@@ -20,9 +22,15 @@ from nerfkit.train.training import Clock, Training
 
 def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
     """An untrained model of a scene. With ``resume`` a checkpoint will tell which cells may be occupied."""
-    allowed = None if resume else seen_cells(scene, config.sampler.resolution, MOST_OFF if config.train.poses else 0.0)
+    allowed = None if resume else seen_cells(scene, config.sampler.resolution, _most_off(scene, config.train))
     prepare_cpu()
     return new_model(config, scene.frame, allowed)
+
+
+def _most_off(scene: Scene, config: TrainConfig) -> float:
+    """How far off poses may be, as a share of a picture's longer side."""
+    longer = float(torch.maximum(scene.cameras.width, scene.cameras.height).min())
+    return MOST_OFF if config.poses else 2 * config.align / longer
 
 
 def fit(
@@ -53,9 +61,9 @@ def fit(
             training.optimizer.step(rate)
             clock.step += 1
             model.sampler.update(clock.step, model.field, learned.mets)
-            clock.n_rays += n_rays
+            clock.n_rays += learned.n_rays
             clock.n_samples += learned.n_samples
-            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * learned.n_samples / n_rays
+            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * learned.n_samples / learned.n_rays
             refined = training.refine()
             if refined is not None and run is not None:
                 run.log(refined)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,6 +46,29 @@ def distortion(weights: Float[Tensor, " n_samples"], samples: Samples, halfway: 
     return (2 * w * (s * earlier(w) - earlier(w * s)) + w * w * d / 3)[: samples.n_owned].sum().float()
 
 
+def _filters() -> Float[Tensor, "4 1 3 3"]:
+    """Sobel in x and y, Laplace, and what a Gaussian of one pixel leaves out, each with squares that sum to 1."""
+    slope, hill = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])
+    bell = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2)
+    middle = torch.tensor([0.0, 1.0, 0.0]).outer(torch.tensor([0.0, 1.0, 0.0]))
+    laplace = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    blur = bell.outer(bell) / bell.sum() ** 2
+    bank = torch.stack([hill.outer(slope), slope.outer(hill), laplace, middle - blur])
+    return (bank / bank.square().sum((1, 2), keepdim=True).sqrt())[:, None]
+
+
+def high_frequency(patches: Float[Tensor, "n s s 3"], truth: Float[Tensor, "n s s 3"]) -> Float[Tensor, ""]:
+    """How much patches differ in detail: the sum over filters k of |F_k * (patch - truth)|^2, over all that they reach.
+
+    A bank of fixed filters in place of the first block of a trained network (Jiang et al. 2023): it needs no weights
+    and is blind to what is smooth, which the loss on pixels cares for. For differences without any structure it is,
+    beside the border that is left out, four times their squared sum.
+    """
+    e = (patches - truth).permute(0, 3, 1, 2).reshape(-1, 1, *patches.shape[1:3])
+    return F.conv2d(e, _FILTERS.to(e.device)).square().sum()
+
+
+_FILTERS = _filters()
 LOSSES = {
     # Squared for small errors, absolute for outliers.
     "huber": Huber(0.1, 10.0),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.pixels import Masks, Pictures, Views, pixel_colors, pixel_rays, usable_pixels
@@ -13,6 +17,45 @@ from nerfkit.render import BACKGROUNDS
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.scene.store import read_at_random
 from nerfkit.types import Rays
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Square patches of photographs, by the places of their upper left pixels; each lies wholly in its view."""
+
+    size: int
+    views: Int[Tensor, " n"]
+    """Training views, counted from 0."""
+    first: Int[Tensor, " n"]
+    """Index of each view's first pixel."""
+    shape: Int[Tensor, "n 2"]
+    """(height, width) of each view."""
+    corner: Int[Tensor, "n 2"]
+    """(y, x) in the view."""
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def pixels(self, margin: int = 0) -> Int[Tensor, " n_pixels"]:
+        """Indices of their pixels, row after row of one after the other; with so many more on every side, where those
+        beyond the border are the nearest within."""
+        along = torch.arange(-margin, self.size + margin)
+        y, x = (
+            torch.minimum((at[:, None] + along).clamp(min=0), last[:, None] - 1)
+            for at, last in zip(self.corner.unbind(1), self.shape.unbind(1), strict=True)
+        )
+        places = y[:, :, None] * self.shape[:, 1, None, None] + x[:, None, :]
+        return (self.first[:, None, None] + places).flatten()
+
+    def inside(self, reach: int) -> Bool[Tensor, "n m m"]:
+        """Whether a patch that is moved by (y, x), up to ``reach`` pixels each way, still lies wholly in its view."""
+        steps = torch.arange(-reach, reach + 1)
+        moved = self.corner[:, :, None] + steps
+        y, x = ((moved >= 0) & (moved + self.size <= self.shape[:, :, None])).unbind(1)
+        return y[:, :, None] & x[:, None, :]
+
+    def __getitem__(self, which: slice) -> Patches:
+        return Patches(self.size, self.views[which], self.first[which], self.shape[which], self.corner[which])
 
 
 class Pixels:
@@ -49,6 +92,29 @@ class Pixels:
             return torch.randint(len(self), (n,), generator=generator)
         return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
 
+    def patches(self, n: int, size: int, generator: torch.Generator) -> Patches:
+        """n random patches: about a random pixel each, which may be any of its pixels."""
+        middle = self.draw(n, generator)
+        views = torch.searchsorted(self._ends, middle, right=True)
+        shape = self._sizes[views]
+        first = self._ends[views] - shape.prod(1)
+        place = torch.stack([(middle - first) // shape[:, 1], (middle - first) % shape[:, 1]], 1)
+        corner = place - torch.randint(size, (n, 2), generator=generator)
+        return Patches(size, views, first, shape, torch.minimum(corner.clamp(min=0), shape - size))
+
+    def usable(self, picked: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
+        """Whether masks leave these pixels; None where there are none."""
+        return None if self._row_of_masks is None else self._row_of_masks[picked]
+
+    @cached_property
+    def _row_of_masks(self) -> Bool[Tensor, " n_pixels"] | None:
+        return None if self._masks is None else torch.cat([mask.flatten() for mask in self._masks.each])
+
+    @property
+    def smallest(self) -> int:
+        """Pixels along the shortest side of any view."""
+        return int(self._sizes.min())
+
     def of_view(self, view: int, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Indices of n random pixels of a training view, counted from 0, with replacement; none if all are masked."""
         counts = self._sizes.prod(1) if self._masks is None else self._masks.counts
@@ -62,6 +128,11 @@ class Pixels:
         """Let the rays of all training views begin at other poses from now on."""
         self.scene = self.scene.with_poses(c2w)
         self._prepared.clear()
+
+    def show(self, images: Sequence[UInt8[Tensor, "_ _ _"]]) -> None:
+        """Take the colours of all training views from other pictures of the same sizes from now on."""
+        home = self.pictures.each[0].device
+        self.pictures = Pictures([image.to(home) for image in images])
 
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""

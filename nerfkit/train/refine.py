@@ -74,6 +74,7 @@ class Poses:
         self._pixel = (1.0 / torch.minimum(cameras.fl_x, cameras.fl_y)).tolist()
         self._most = (MOST_OFF * torch.maximum(cameras.width, cameras.height)).tolist()
         self._has_moved = torch.zeros(len(cameras), dtype=torch.bool)
+        self._focal = torch.stack([cameras.fl_x, cameras.fl_y], 1)
         self._n_rounds = 0
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -120,6 +121,20 @@ class Poses:
             self._has_moved = self._has_moved | helped
             pixels.look_from(self.c2w)
         return self._record(int(helped.sum()))
+
+    def turn(self, offsets: Float[Tensor, "n_views 2"], model: Model, pixels: Pixels) -> None:
+        """Turn each camera about itself until what it shows at a pixel is where the photograph has it: that far off.
+
+        Offsets are (x, y) in pixels, a few at most: the turn w in the camera's own axes that moves the middle of its
+        picture by them solves w x (0, 0, 1) = -(x / fl_x, y / fl_y, 0).
+        """
+        zero = torch.zeros(len(offsets))
+        within = torch.stack([offsets[:, 1] / self._focal[:, 1], -offsets[:, 0] / self._focal[:, 0], zero], 1)
+        turns = torch.einsum("nij,nj->ni", self.c2w[:, :, :3], within)
+        moves = torch.cat([turns, torch.zeros_like(turns)], 1)
+        self.c2w = without_drift(moved(self.c2w, moves), self._start, *self._seen(model, pixels))
+        self._has_moved = self._has_moved | (offsets != 0).any(1)
+        pixels.look_from(self.c2w)
 
     def _seen(
         self, model: Model, pixels: Pixels

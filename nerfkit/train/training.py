@@ -6,25 +6,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
-from nerfkit.kernels.launch import parallel
-from nerfkit.kernels.raycast import Learned, Lesson, learn
-from nerfkit.render import Model, Staged, render_in_stages, restore_model
+from nerfkit.kernels.lesson import Lesson
+from nerfkit.render import Model, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
+from nerfkit.train.align import Alignment, joined
 from nerfkit.train.exposure import Exposure
-from nerfkit.train.losses import LOSSES, Huber, distortion
+from nerfkit.train.losses import LOSSES
 from nerfkit.train.optim import Optimizer
-from nerfkit.train.pixels import Pixels
+from nerfkit.train.patches import Windows, draw, judges_of
+from nerfkit.train.pixels import Patches, Pixels
+from nerfkit.train.realign import Realignment
 from nerfkit.train.refine import Poses
-from nerfkit.types import Met, Rays
+from nerfkit.train.step import TASK_SAMPLES, Batch, learn_batch, n_tasks_of
+from nerfkit.types import Met
 
-_TASK_SAMPLES = 8192
-"""Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
 _HALFWAY = 20.0
 """Distance of the subject in near planes, as scenes are framed."""
 _ROOM = 8
@@ -54,6 +55,8 @@ class Step:
     loss: float
     squared_error: float
     """Its mean over rays and channels."""
+    n_rays: int
+    """As many as were asked for, or about so many where some come in patches."""
     n_samples: int
     mets: list[Met]
     """What the rays met, part by part, where the sampler watches."""
@@ -70,6 +73,8 @@ class Training:
     clock: Clock
     exposure: Exposure | None
     poses: Poses | None
+    alignment: Alignment | None
+    realignment: Realignment | None
 
     @classmethod
     def new(cls, scene: Scene, model: Model) -> Training:
@@ -77,30 +82,37 @@ class Training:
         config = model.config.train
         exposure = Exposure(len(scene.splits["train"]), model.device) if config.exposure else None
         generator = torch.Generator().manual_seed(config.seed)
-        poses = Poses(scene.cameras[scene.splits["train"]]) if config.poses else None
+        poses = Poses(scene.cameras[scene.splits["train"]]) if config.moves_cameras else None
+        alignment = Alignment(len(scene.splits["train"]), config.align) if config.align else None
+        realignment = Realignment(scene, config.realign) if config.realign else None
         pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
-        return cls(model, pixels, optimizer, generator, Clock(), exposure, poses)
+        return cls(model, pixels, optimizer, generator, Clock(), exposure, poses, alignment, realignment)
 
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
-        picked = pixels.draw(n_rays, self.generator)
+        drawn = draw(pixels, n_rays, config, self.generator)
+        n_rays = len(drawn.picked)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
-        background = pixels.background(n_rays, self.generator)
-        rays = pixels.rays(picked, model.frame)
+        backdrops = pixels.background(drawn.n_draws, self.generator)
+        rays, background = pixels.rays(drawn.picked, model.frame), drawn.each(backdrops)
         sky = model.field.behind(rays.rays_d) if pixels.scene.has_sky else None
         if pixels.scene.background == "sky":
             background = sky.detach()
-        truth = pixels.colors(picked, background)
+        truth = pixels.colors(drawn.picked, background)
         if exposure is not None:
-            view, photograph = pixels.views(picked), truth
+            view, photograph = pixels.views(drawn.picked), truth
             truth = photograph / exposure.gains(self.clock.step)[view]
         loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
-        room = _ROOM * _TASK_SAMPLES
         halfway = _HALFWAY * model.frame.near_plane * model.frame.scale
-        limits = (config.early_stop, reach, room, config.distortion / n_rays, halfway)
+        limits = (config.early_stop, reach, _ROOM * TASK_SAMPLES, config.distortion / n_rays, halfway)
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
-        learned = _learn(model, rays, jitter, background, lesson)
+        windows = self._windows(drawn.patches, backdrops[len(drawn.singles) :])
+        n_tasks = n_tasks_of(config.samples_per_step, model.device)
+        judges = judges_of(drawn, windows, model.field.head, lesson, config, n_tasks)
+        learned = learn_batch(model, Batch(rays, jitter, background, lesson, judges))
+        if windows is not None:
+            self.alignment.observe(drawn.patches.views, joined([judge.found for judge in judges]))
         model.field.grid.collect(model.field.table)
         rgb = torch.cat([one.rgb for one in learned])
         if exposure is not None:
@@ -111,17 +123,40 @@ class Training:
             through = 1.0 - torch.cat([one.opacity for one in learned])
             g_shown = lesson.factor * (shown - truth).clamp(-loss.delta, loss.delta)
             (model.field.sky.grad,) = torch.autograd.grad(sky, model.field.sky, through[:, None] * g_shown)
-        model.field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
+        field, more = model.field, [one.g_more for one in learned if one.g_more]
+        field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
+        for weight, parts in zip(field.head_parameters(), zip(*more, strict=True), strict=bool(more)):
+            weight.grad = torch.stack(parts).sum(0)
         error = sum(one.squared_error for one in learned) / (3 * n_rays)
         mets = [one.met for one in learned if one.met is not None]
-        return Step(sum(one.loss for one in learned), error, sum(one.n_samples for one in learned), mets)
+        return Step(sum(one.loss for one in learned), error, n_rays, sum(one.n_samples for one in learned), mets)
+
+    def _windows(self, patches: Patches | None, backdrops: Float[Tensor, "n 3"]) -> Windows | None:
+        """What is about patches in their photographs, if they are to be laid where they fit."""
+        model, config = self.model, self.model.config.train
+        if patches is None or self.alignment is None or not self.alignment.is_on(self.clock.progress(model.config)):
+            return None
+        side = patches.size + 2 * config.align
+        around = patches.pixels(config.align)
+        truth = self.pixels.colors(around, backdrops.repeat_interleave(side**2, 0)).view(-1, side, side, 3)
+        if self.exposure is not None:
+            truth = truth / self.exposure.gains(self.clock.step)[patches.views][:, None, None]
+        return Windows(truth, patches.inside(config.align).to(truth.device), config.offset_weight)
 
     def refine(self) -> dict[str, Any] | None:
-        """Refine the poses of the training views, if that is asked for and due; what came of it, for the log."""
+        """Lay photographs and cameras where they fit, if that is asked for and due; what came of it, for the log."""
+        clock, progress = self.clock, self.clock.progress(self.model.config)
+        if self.realignment is not None:
+            bent = self.realignment.update(progress, self.model, self.pixels)
+            if bent is not None:
+                return {"step": clock.step, "seconds": clock.seconds, "realignment": bent}
         if self.poses is None:
             return None
+        if self.alignment is not None and self.alignment.is_due(progress):
+            self.poses.turn(self.alignment.take(), self.model, self.pixels)
+        if not self.model.config.train.poses:
+            return None
         gains = None if self.exposure is None else self.exposure.gains(self.clock.step)
-        clock, progress = self.clock, self.clock.progress(self.model.config)
         found = self.poses.update(progress, clock.n_rays, self.model, self.pixels, gains)
         return None if found is None else {"step": clock.step, "seconds": clock.seconds, "poses": found}
 
@@ -129,7 +164,7 @@ class Training:
         """Compile every kernel by one step whose result is thrown away."""
         model = self.model
         before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
-        replace(self, generator=torch.Generator().manual_seed(0), exposure=None).learn(64)
+        replace(self, generator=torch.Generator().manual_seed(0), exposure=None, alignment=None).learn(64)
         model.sampler.load_state_dict(before)
         Optimizer(model.field, model.config.train).step(0.0)
         with torch.no_grad():
@@ -152,6 +187,11 @@ class Training:
             run.log({"step": clock.step, "seconds": clock.seconds, "exposure": self.exposure.record(clock.step)})
         if self.poses is not None:
             tensors |= self.poses.state_dict()
+        if self.alignment is not None:
+            tensors |= self.alignment.state_dict()
+            run.log({"step": clock.step, "seconds": clock.seconds, "alignment": self.alignment.record()})
+        if self.realignment is not None:
+            tensors |= self.realignment.state_dict()
         field, sampler = dict(self.model.field.state_dict()), self.model.sampler.state_dict()
         run.save_checkpoint(clock.step, field, sampler, tensors, state)
 
@@ -166,45 +206,11 @@ class Training:
         if self.poses is not None:
             self.poses.load_state_dict({name: tensors.pop(name) for name in self.poses.state_dict()})
             self.pixels.look_from(self.poses.c2w)
+        if self.alignment is not None:
+            self.alignment.load_state_dict({name: tensors.pop(name) for name in self.alignment.state_dict()})
+        if self.realignment is not None:
+            state = {name: tensors.pop(name) for name in self.realignment.state_dict()}
+            self.realignment.load_state_dict(state, self.pixels)
         self.optimizer.load_state_dict(tensors)
         for name in vars(self.clock):
             setattr(self.clock, name, checkpoint.state[name])
-
-
-def _learn(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> list[Learned]:
-    """Rays and what they should have shown, in tasks whose number and order no machine changes."""
-    if model.device.type != "cpu":
-        return [_learn_in_stages(model, rays, jitter, background, lesson)]
-    target, watched = model.field.target(), model.sampler.watches()
-    n_tasks = max(1, round(model.config.train.samples_per_step / _TASK_SAMPLES))
-    bounds = [len(rays) * i // n_tasks for i in range(n_tasks + 1)]
-
-    def task(i: int) -> Learned:
-        part = slice(bounds[i], bounds[i + 1])
-        share = replace(lesson, truth=lesson.truth[part])
-        where = model.sampler.steps(rays[part], jitter[part])
-        return learn(target, where, rays[part], jitter[part], background[part], share, watched)
-
-    return parallel(task, range(n_tasks), model.device)
-
-
-def _learn_in_stages(model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson) -> Learned:
-    """What `learn` does, one stage after the other, over all rays."""
-    staged = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
-    loss = Huber(lesson.delta, lesson.factor)(staged.rgb, lesson.truth)
-    if lesson.distortion:
-        loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
-    # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
-    parameters = [*model.field.network_parameters(), model.field.table]
-    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    met = _met(rays, staged, lesson.truth, background) if model.sampler.watches() else None
-    rgb = staged.rgb.detach()
-    error = mse_loss(rgb, lesson.truth, reduction="sum").item()
-    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, loss.item(), error, met)
-
-
-def _met(rays: Rays, staged: Staged, truth: Tensor, background: Tensor) -> Met:
-    rows, sigmas = staged.rows[: staged.reached.n_owned].long(), staged.sigmas.detach()
-    sigmas = torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows])
-    return Met(rays, staged.samples, sigmas, truth, background)

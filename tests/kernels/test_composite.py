@@ -11,7 +11,7 @@ from compare import assert_close, assert_same_samples
 from torch import Tensor
 
 from nerfkit.kernels import reference
-from nerfkit.kernels.composite import composite, keep_visible
+from nerfkit.kernels.composite import composite, gather, keep_visible
 from nerfkit.types import Samples
 
 CASES = {
@@ -241,3 +241,23 @@ class TestKeepVisible:
         whole = composite(sigmas, rgbs, samples, background)[0]
         cut = composite(sigmas[rows], rgbs[rows], kept, background)[0]
         assert 0.0 < float((whole - cut).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.8])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_gathered_is_composited_without_a_background(case: str, reach: float, device: torch.device) -> None:
+    samples = pack(CASES[case], device)
+    sigmas, rgbs, background = medium(samples)
+    values = torch.randn(len(samples), 5, generator=torch.Generator().manual_seed(9)).to(device).requires_grad_()
+    found = gather(composite(sigmas, rgbs, samples, background, reach)[3], values, samples, reach)
+    nothing = torch.zeros(len(CASES[case]), 5, device=device)
+    expected = reference.composite(sigmas, values, samples, nothing, reach)[0]
+    assert_close(found, expected)
+    factors = torch.randn(found.shape, generator=torch.Generator().manual_seed(8)).to(device)
+    for actual, wanted in zip(
+        torch.autograd.grad((found * factors).sum(), [sigmas, values], allow_unused=True),
+        torch.autograd.grad((expected * factors).sum(), [sigmas, values], allow_unused=True),
+        strict=True,
+    ):
+        if wanted is not None:
+            assert_close(actual, wanted)

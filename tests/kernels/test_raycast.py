@@ -17,9 +17,10 @@ from nerfkit.kernels.cells import Cells, clearance
 from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
+from nerfkit.kernels.lesson import Lesson, Verdict
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Lesson, Networks, Target, cast, learn
+from nerfkit.kernels.raycast import Networks, Target, cast, learn, learn_by
 from nerfkit.types import Rays, Samples
 
 CPU = torch.device("cpu")
@@ -30,6 +31,7 @@ NETWORKS = {
     "narrow": Networks(4, 2, (8, 16, 8), (12, 16, 3)),
     "odd": Networks(5, 4, (20, 24, 15), (24, 40, 3)),
     "wide": Networks(8, 4, (32, 128, 16), (32, 128, 3)),
+    "deferring": Networks(8, 4, (32, 64, 16), (32, 64, 10)),
 }
 STEPPINGS = {
     "even": Stepping(1, RESOLUTION, 0.0, 0.02, 0.02, max_samples=200),
@@ -159,6 +161,48 @@ def test_learning_is_casting_a_loss_and_its_backward_pass(steps: str, delta: flo
     assert learned.n_samples == int(packed_info[:, 1].sum())
     assert_close(learned.g_weights, target.weights.grad)
     assert_close(g_table, target.table.grad)
+
+
+def test_learning_by_a_judge_is_casting_its_loss_and_a_backward_pass() -> None:
+    target, cells = target_of(NETWORKS["deferring"]), cells_of(STEPPINGS["even"])
+    generator = torch.Generator().manual_seed(5)
+    mix, truth = torch.randn(10, 3, generator=generator), torch.rand(N_RAYS, 3, generator=generator)
+
+    def loss_of(gathered: Tensor, mix: Tensor) -> Tensor:
+        return ((gathered @ mix - truth) ** 2 * torch.arange(N_RAYS)[:, None]).sum()
+
+    def judge(gathered: Tensor) -> Verdict:
+        leaves = gathered.detach().requires_grad_(), mix.clone().requires_grad_()
+        loss = loss_of(*leaves)
+        g_gathered, g_mix = torch.autograd.grad(loss, leaves)
+        return Verdict(loss.item(), g_gathered, gathered @ mix, (g_mix,))
+
+    learned = learn_by(judge, target, cells, rays(), *columns(), Lesson(truth, 0.1, 3.0, 1e-3, 0.8, 20000))
+    g_table = target.table.grad
+    target.table.grad = None
+    gathered, *_, packed_info = cast(target, cells, rays(), *columns(), 1e-3, 0.8, 20000)
+    mixing = mix.clone().requires_grad_()
+    loss = loss_of(gathered, mixing)
+    loss.backward()
+    assert learned.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert learned.squared_error == pytest.approx(float((gathered.detach() @ mix - truth).square().sum()), rel=1e-5)
+    assert learned.n_samples == int(packed_info[:, 1].sum())
+    assert_close(learned.rgb, gathered @ mix)
+    for actual, wanted in ((learned.g_weights, target.weights.grad), (g_table, target.table.grad)):
+        assert_close(actual, wanted)
+    assert_close(learned.g_more[0], mixing.grad)
+
+
+def test_what_rays_gather_beside_the_colour_takes_no_part_in_its_loss() -> None:
+    plain, more = (target_of(NETWORKS[name]) for name in ("default", "deferring"))
+    n_shared = plain.networks.n_weights
+    with torch.no_grad():
+        plain.weights.copy_(more.weights[:n_shared])
+    truth = torch.rand(N_RAYS, 3, generator=torch.Generator().manual_seed(5))
+    lesson, cells = Lesson(truth, 0.1, 3.0, 1e-3, 0.0, 20000), cells_of(STEPPINGS["even"])
+    one, other = (learn(target, cells, rays(), *columns(), lesson) for target in (plain, more))
+    assert torch.equal(one.rgb, other.rgb) and torch.equal(one.g_weights, other.g_weights[:n_shared])
+    assert not other.g_weights[n_shared:].any() and torch.equal(plain.table.grad, more.table.grad)
 
 
 @pytest.mark.parametrize("distortion", [0.0, 5.0])

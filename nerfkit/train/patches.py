@@ -1,0 +1,122 @@
+"""What a training step draws where part of its rays come as patches, and what rendered patches lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from nerfkit.config import TrainConfig
+from nerfkit.fields.conv import ConvHead
+from nerfkit.kernels.lesson import Lesson, Verdict
+from nerfkit.train.align import Matches, matches
+from nerfkit.train.losses import Huber, high_frequency
+from nerfkit.train.pixels import Patches, Pixels
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The pixels of a training step: single ones, and behind them those of patches."""
+
+    singles: Int[Tensor, " n"]
+    patches: Patches | None = None
+    usable: Bool[Tensor, " n_rays"] | None = None
+    """Which of all pixels masks leave, where there are patches and masks: single pixels are drawn from these alone."""
+
+    @cached_property
+    def picked(self) -> Int[Tensor, " n_rays"]:
+        """Indices of all pixels."""
+        return self.singles if self.patches is None else torch.cat([self.singles, self.patches.pixels()])
+
+    def each(self, values: Float[Tensor, "n_draws c"]) -> Float[Tensor, "n_rays c"]:
+        """One row for each single pixel and for each patch -> one for each pixel, alike within a patch."""
+        if self.patches is None:
+            return values
+        n = len(self.singles)
+        return torch.cat([values[:n], values[n:].repeat_interleave(self.patches.size**2, 0)])
+
+    @property
+    def n_draws(self) -> int:
+        """Single pixels and patches."""
+        return len(self.singles) + (0 if self.patches is None else len(self.patches))
+
+
+def draw(pixels: Pixels, n_rays: int, config: TrainConfig, generator: torch.Generator) -> Draw:
+    """About n pixels, ``patch_share`` of them in patches, of which there is at least one if there are to be any."""
+    size = config.patch_size
+    if config.patch_share == 0.0:
+        return Draw(pixels.draw(n_rays, generator))
+    n_patches = max(1, round(config.patch_share * n_rays / size**2))
+    n_singles = max(n_rays - n_patches * size**2, 0)
+    drawn = Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator))
+    return replace(drawn, usable=pixels.usable(drawn.picked))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The surroundings of patches in their photographs, in which they are laid where they fit."""
+
+    truth: Float[Tensor, "n w w 3"]
+    inside: Bool[Tensor, "n m m"]
+    """Offsets (y, x) that do not lead over the border of the photograph."""
+    offset_weight: float
+
+    def __getitem__(self, which: slice) -> Windows:
+        return Windows(self.truth[which], self.inside[which], self.offset_weight)
+
+
+@dataclass
+class PatchJudge:
+    """The loss of the rendered patches of one task, and afterwards where they were laid."""
+
+    loss: Huber
+    high_frequency: float
+    """Factor on `losses.high_frequency`, which is added."""
+    truth: Float[Tensor, "n_rays 3"]
+    usable: Bool[Tensor, " n_rays"] | None
+    """Which pixels count, where masks hide some."""
+    size: int
+    head: ConvHead | None
+    windows: Windows | None
+    found: Matches | None = None
+
+    def __call__(self, gathered: Float[Tensor, "n_rays c"]) -> Verdict:
+        """The loss of what rays gathered, patch after patch, and its gradients."""
+        gathered = gathered.detach().requires_grad_()
+        patches = gathered.view(-1, self.size, self.size, gathered.shape[1])
+        shown = patches[..., :3] if self.head is None else self.head(patches)
+        truth = self.truth.view(shown.shape)
+        if self.windows is not None:
+            w = self.windows
+            self.found = matches(shown, w.truth, w.inside, w.offset_weight)
+            truth = self.found.truth
+        if self.usable is not None:
+            truth = torch.where(self.usable.view(*shown.shape[:3], 1), truth, shown.detach())
+        loss = self.loss(shown.reshape(-1, 3), truth.reshape(-1, 3))
+        if self.high_frequency:
+            loss = loss + self.high_frequency * high_frequency(shown, truth)
+        more = [] if self.head is None else [*self.head.parameters()]
+        g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
+        return Verdict(loss.item(), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
+
+
+def judges_of(
+    drawn: Draw, windows: Windows | None, head: ConvHead | None, lesson: Lesson, config: TrainConfig, n_tasks: int
+) -> list[PatchJudge]:
+    """Judges of the patches of a step, so many that each has about as many rays as one of ``n_tasks`` of all."""
+    if drawn.patches is None:
+        return []
+    n, n_patches, size = len(drawn.singles), len(drawn.patches), drawn.patches.size
+    n_judges = min(-(-n_tasks * n_patches * size**2 // len(drawn.picked)), n_patches)
+    bounds = [n_patches * i // n_judges for i in range(n_judges + 1)]
+    judges = []
+    for begin, end in zip(bounds, bounds[1:], strict=False):
+        rays = slice(n + begin * size**2, n + end * size**2)
+        usable = None if drawn.usable is None else drawn.usable[rays]
+        around = None if windows is None else windows[begin:end]
+        loss, more = Huber(lesson.delta, lesson.factor), config.high_frequency * lesson.factor
+        judges.append(PatchJudge(loss, more, lesson.truth[rays], usable, size, head, around))
+    return judges

@@ -1,0 +1,96 @@
+"""The arithmetic of one training step: rays in tasks, each through the model and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.lesson import Judge, Learned, Lesson
+from nerfkit.kernels.raycast import learn, learn_by
+from nerfkit.render import Model, Staged, render_in_stages
+from nerfkit.train.losses import Huber, distortion
+from nerfkit.train.patches import PatchJudge
+from nerfkit.types import Met, Rays
+
+TASK_SAMPLES = 8192
+"""Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rays of a step: those of single pixels, and behind them those of patches."""
+
+    rays: Rays
+    """In model coordinates."""
+    jitter: Float[Tensor, " n_rays"]
+    background: Float[Tensor, "n_rays 3"]
+    lesson: Lesson
+    judges: Sequence[PatchJudge]
+    """Of the patches, in their order, some to each: a task each."""
+
+
+def n_tasks_of(samples_per_step: int, device: torch.device) -> int:
+    """Tasks of a step, by about how many samples it has."""
+    return max(1, round(samples_per_step / TASK_SAMPLES)) if device.type == "cpu" else 1
+
+
+def learn_batch(model: Model, batch: Batch) -> list[Learned]:
+    """What came of each task, single pixels first; the number and order of tasks no machine changes."""
+    on_cpu = model.device.type == "cpu"
+    n_tasks = n_tasks_of(model.config.train.samples_per_step, model.device)
+    n = len(batch.rays) - sum(len(judge.truth) for judge in batch.judges)
+    n_of_singles = min(max(1, n_tasks - len(batch.judges)), n)
+    bounds = [n * i // n_of_singles for i in range(n_of_singles)] + [n]
+    for judge in batch.judges:
+        bounds.append(bounds[-1] + len(judge.truth))
+    watched, target = model.sampler.watches(), model.field.target() if on_cpu else None
+
+    def task(i: int) -> Learned:
+        part = slice(bounds[i], bounds[i + 1])
+        lesson = replace(batch.lesson, truth=batch.lesson.truth[part])
+        some = batch.rays[part], batch.jitter[part], batch.background[part]
+        judge = batch.judges[i - n_of_singles] if i >= n_of_singles else None
+        if target is None:
+            return learn_in_stages(model, *some, lesson, judge)
+        where = model.sampler.steps(*some[:2])
+        if judge is None:
+            return learn(target, where, *some, lesson, watched)
+        return learn_by(judge, target, where, *some, lesson, watched)
+
+    return parallel(task, range(len(bounds) - 1), model.device)
+
+
+def learn_in_stages(
+    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: Judge | None
+) -> Learned:
+    """What `learn` and `learn_by` do, one stage after the other, over all rays."""
+    staged = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
+    if judge is None:
+        rgb, g_more = staged.rgb[:, :3].detach(), ()
+        loss = Huber(lesson.delta, lesson.factor)(staged.rgb[:, :3], lesson.truth)
+        told = loss.item()
+    else:
+        verdict = judge(staged.rgb)
+        rgb, g_more, told = verdict.rgb, verdict.g_more, verdict.loss
+        loss = (staged.rgb * verdict.g_gathered).sum()  # of the same gradient
+    if lesson.distortion:
+        loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
+    # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
+    parameters = [*model.field.network_parameters(), model.field.table]
+    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    met = _met(rays, staged, lesson.truth, background) if model.sampler.watches() else None
+    error = mse_loss(rgb, lesson.truth, reduction="sum").item()
+    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, told, error, met, g_more)
+
+
+def _met(rays: Rays, staged: Staged, truth: Tensor, background: Tensor) -> Met:
+    rows, sigmas = staged.rows[: staged.reached.n_owned].long(), staged.sigmas.detach()
+    sigmas = torch.zeros_like(sigmas).index_copy_(0, rows, sigmas[rows])
+    return Met(rays, staged.samples, sigmas, truth, background)

@@ -1,0 +1,85 @@
+"""The convolutional head: what it begins as, how far it reaches, and that strips of a picture are the picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nerfkit.fields import conv
+from nerfkit.fields.conv import APRON, ConvHead, corrected
+
+
+def lively(n_features: int = 5, seed: int = 0) -> ConvHead:
+    head = ConvHead(n_features, 6, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        head.second.normal_(generator=torch.Generator().manual_seed(seed + 1))
+        head.first_bias.normal_(generator=torch.Generator().manual_seed(seed + 2))
+    return head
+
+
+def picture(height: int, width: int, n_features: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    colors, features = torch.rand(height, width, 3, generator=generator), torch.randn(height, width, n_features)
+    return torch.cat([colors, features], -1)
+
+
+def slow(head: ConvHead, pixels: Tensor) -> Tensor:
+    """Pixel by pixel, with borders reflected."""
+
+    def at(i: int, n: int) -> int:
+        return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        height, width = x.shape[:2]
+        out = torch.zeros(height, width, len(weight))
+        for y in range(height):
+            for u in range(width):
+                for dy in (-1, 0, 1):
+                    for dx in (-1, 0, 1):
+                        out[y, u] += weight[:, :, dy + 1, dx + 1] @ x[at(y + dy, height), at(u + dx, width)]
+        return out + bias
+
+    hidden = torch.relu(convolve(pixels, head.first, head.first_bias))
+    return pixels[..., :3] + 0.25 * torch.tanh(convolve(hidden, head.second, head.second_bias))
+
+
+def test_it_is_the_plain_formula() -> None:
+    head, pixels = lively(), picture(5, 7)
+    with torch.no_grad():
+        assert torch.allclose(head(pixels[None])[0], slow(head, pixels), atol=1e-5)
+
+
+def test_it_begins_by_changing_nothing() -> None:
+    head = ConvHead(5, 6, torch.Generator().manual_seed(0))
+    pixels = picture(6, 8)
+    assert torch.equal(corrected(head, pixels), pixels[..., :3])
+    head(pixels[None]).sum().backward()
+    assert head.second.grad.abs().max() > 0, "and learns from the first step on"
+
+
+def test_a_correction_is_bounded() -> None:
+    head, pixels = lively(), picture(6, 8)
+    with torch.no_grad():
+        head.second *= 1e4
+        change = (head(pixels[None])[0] - pixels[..., :3]).abs()
+    assert 0.2499 < change.max() <= 0.2501
+    assert corrected(head, pixels).min() >= 0.0 and corrected(head, pixels).max() <= 1.0
+
+
+def test_it_looks_no_further_than_its_apron() -> None:
+    head, pixels = lively(), picture(15, 15)
+    other = pixels.clone()
+    other[7, 7] += 1.0
+    with torch.no_grad():
+        changed = (head(pixels[None]) != head(other[None]))[0].any(-1).nonzero()
+    assert (changed - 7).abs().max() == APRON
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 50])
+def test_strips_are_the_picture(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, pixels = lively(), picture(13, 9)
+    with torch.no_grad():
+        whole = head(pixels[None])[0].clamp(0, 1)
+    monkeypatch.setattr(conv, "_STRIP", rows * 9)
+    assert torch.allclose(corrected(head, pixels), whole, atol=1e-6)

@@ -1,0 +1,168 @@
+"""Patches: where they lie, what they lose, and that a step with them is the same on every way."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from compare import assert_close
+from torch import Tensor
+
+from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.fields.conv import ConvHead
+from nerfkit.kernels import launch as launching
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.train import step as stepping
+from nerfkit.train.loop import model_of
+from nerfkit.train.losses import LOSSES
+from nerfkit.train.patches import PatchJudge, draw
+from nerfkit.train.pixels import Pixels
+from nerfkit.train.training import Training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def scene(toy_scene: Path) -> Scene:
+    return load_scene(toy_scene, DataConfig())
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_patches_are_squares_of_one_view(scene: Scene) -> None:
+    pixels = Pixels(scene, CPU)
+    patches = pixels.patches(50, 6, generator())
+    height, width = scene.images[0].shape[:2]
+    places = patches.pixels().view(50, 6, 6)
+    view, y, x = places // (height * width), places % (height * width) // width, places % width
+    assert torch.equal(view, patches.views[:, None, None].expand_as(view))
+    assert torch.equal(y - y[:, :1, :1], torch.arange(6)[:, None].expand(50, 6, 6))
+    assert torch.equal(x - x[:, :1, :1], torch.arange(6).expand(50, 6, 6))
+    assert torch.equal(patches[3:5].pixels(), places[3:5].flatten())
+
+
+def test_every_pixel_is_in_some_patch_and_about_as_often(scene: Scene) -> None:
+    pixels = Pixels(scene, CPU)
+    counts = pixels.patches(8000, 5, generator()).pixels().bincount(minlength=len(pixels)).float()
+    height, width = scene.images[0].shape[:2]
+    counts = counts.view(-1, height, width).mean(0)
+    inner = counts[5:-5, 5:-5]
+    assert counts.min() > 0 and inner.std() < 0.1 * inner.mean()
+
+
+def test_windows_reach_over_the_border_by_its_own_pixels(scene: Scene) -> None:
+    pixels = Pixels(scene, CPU)
+    patches = pixels.patches(400, 6, generator())
+    height, width = scene.images[0].shape[:2]
+    windows = patches.pixels(margin=2).view(400, 10, 10)
+    assert torch.equal(windows[:, 2:-2, 2:-2], patches.pixels().view(400, 6, 6))
+    y, x = windows % (height * width) // width, windows % width
+    for at, last, corner in ((y[:, :, 0], height, patches.corner[:, 0]), (x[:, 0], width, patches.corner[:, 1])):
+        assert torch.equal(at, (corner[:, None] + torch.arange(-2, 8)).clamp(0, last - 1))
+    inside = patches.inside(2)
+    assert inside[:, 2, 2].all() and not inside.all()
+    for i, (dy, dx) in enumerate(((-2, 0), (0, 1), (2, -1))):
+        cornered = patches.corner + torch.tensor([dy, dx])
+        fits = ((cornered >= 0) & (cornered + 6 <= torch.tensor([height, width]))).all(1)
+        assert torch.equal(inside[:, 2 + dy, 2 + dx], fits), i
+
+
+def test_a_draw_is_single_pixels_and_patches_in_their_shares(scene: Scene) -> None:
+    pixels, config = Pixels(scene, CPU), TrainConfig(patch_share=0.5, patch_size=8)
+    drawn = draw(pixels, 1024, config, generator())
+    assert len(drawn.singles) == 512 and len(drawn.patches) == 8 and len(drawn.picked) == 1024
+    rows = drawn.each(torch.arange(drawn.n_draws)[:, None].float())[:, 0].long()
+    assert Counter(Counter(rows.tolist()).values()) == {1: 512, 64: 8}
+    assert len(draw(pixels, 1024, replace(config, patch_share=0.0), generator()).picked) == 1024
+    alone = draw(pixels, 10, replace(config, patch_share=1.0), generator())
+    assert len(alone.singles) == 0 and len(alone.patches) == 1
+
+
+def judged(head: ConvHead | None, usable: Tensor | None) -> tuple[Tensor, Tensor, PatchJudge]:
+    gathered = torch.rand(2 * 36, 3 + 4, generator=generator()) if head else torch.rand(72, 3, generator=generator())
+    truth = torch.rand(72, 3, generator=generator(1))
+    return gathered, truth, PatchJudge(LOSSES["squared"], 0.0, truth, usable, 6, head, None)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_judge_loses_what_the_corrected_colours_lose(masked: bool) -> None:
+    head = ConvHead(4, 6, generator())
+    with torch.no_grad():
+        head.second.normal_(generator=generator(2))
+    usable = torch.rand(72, generator=generator(3)) < 0.5 if masked else torch.ones(72, dtype=torch.bool)
+    gathered, truth, judge = judged(head, usable if masked else None)
+    verdict = judge(gathered)
+    leaf = gathered.clone().requires_grad_()
+    shown = head(leaf.view(2, 6, 6, 7)).reshape(72, 3)
+    loss = ((shown - truth)[usable] ** 2).sum()
+    g_gathered, *g_more = torch.autograd.grad(loss, [leaf, *head.parameters()])
+    assert verdict.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert_close(verdict.g_gathered, g_gathered)
+    assert torch.equal(verdict.rgb, shown.detach())
+    for actual, wanted in zip(verdict.g_more, g_more, strict=True):
+        assert_close(actual, wanted)
+
+
+def test_without_a_head_patches_lose_as_pixels_do() -> None:
+    gathered, truth, judge = judged(None, None)
+    verdict = judge(gathered)
+    assert verdict.loss == pytest.approx(float(((gathered - truth) ** 2).sum()), rel=1e-5)
+    assert_close(verdict.g_gathered, 2 * (gathered - truth))
+    assert verdict.g_more == ()
+
+
+CONFIG = Config(
+    field=FieldConfig(
+        n_levels=4,
+        log2_table_size=11,
+        base_resolution=8,
+        finest_resolution=64,
+        width=16,
+        head="deferred",
+        head_features=5,
+    ),
+    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, observe_every=2, n_probes=1000),
+    train=TrainConfig(steps=30, samples_per_step=32768, patch_share=0.4, patch_size=8, seed=3),
+    engine="cpu",
+)
+
+
+def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tuple[list[Tensor], float]:
+    """Of one step from lively numbers, by whole rays or one stage after the other."""
+    model = model_of(scene, CONFIG)
+    model.field.dtype = torch.float32
+    with torch.no_grad():
+        model.field.table.copy_((1e3 * model.field.table).half())  # whole rays look up a copy in half precision
+        model.field.head.second.normal_(generator=generator(4))
+    if staged:
+        learn = stepping.learn_in_stages
+        monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-1], None))
+        monkeypatch.setattr(stepping, "learn_by", lambda judge, target, where, *call: learn(model, *call[:-1], judge))
+    training = Training.new(scene, model)
+    step = training.learn(600)
+    return [p.grad.clone() for p in [*model.field.small_parameters()[:-5], model.field.table]] + [
+        p.grad.clone() for p in model.field.head_parameters()
+    ], step.loss
+
+
+def test_a_step_is_the_same_by_whole_rays_and_in_stages(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole, loss), (staged, other) = (gradients(scene, monkeypatch, staged) for staged in (False, True))
+    assert math.isclose(loss, other, rel_tol=1e-4)
+    for actual, wanted in zip(whole, staged, strict=True):
+        assert wanted.abs().max() > 0
+        assert_close(actual, wanted)
+
+
+def test_a_step_does_not_depend_on_the_number_of_threads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    many, _ = gradients(scene, monkeypatch, False)
+    monkeypatch.setattr(stepping, "parallel", lambda fn, items, device: [fn(item) for item in items])
+    assert launching.current_task() == -1
+    one, _ = gradients(scene, monkeypatch, False)
+    assert all(torch.equal(a, b) for a, b in zip(many, one, strict=True))

@@ -1,0 +1,194 @@
+"""What training loses to photographs that are off, and what wins it back: known errors are put into a scene.
+
+    python tools/bench/misalignment.py RESULTS.jsonl SCENE... [--errors none shift] [--methods plain align]
+                                       [--pixels 1] [--seconds 300] [--downscale 1] [--seeds 0]
+    python tools/bench/misalignment.py RESULTS.jsonl --table
+
+Errors are put into the training views alone, held-out views stay as they are:
+
+- ``shift``: each photograph is moved by ``--pixels`` in a random direction of its own;
+- ``pose``: each camera is turned about itself so that its picture moves by as much, and rolled by half of that at the
+  picture's rim;
+- ``mover``: in a third of the photographs a chequered ball is somewhere else.
+
+One JSON line a training is appended to RESULTS.jsonl and printed; what stands there already is not run again.
+``--table`` prints all of them, means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from record import record
+
+from nerfkit.assess import backdrop, truth
+from nerfkit.config import Config, check, from_dict, load_preset
+from nerfkit.evaluate import score_images
+from nerfkit.poses import moved
+from nerfkit.render import render_image
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.train.loop import fit, model_of
+from nerfkit.train.realign import bent
+
+Tree = dict[str, dict[str, Any]]
+HEAD: Tree = {"field": {"head": "deferred"}, "train": {"patch_share": 0.25}}
+METHODS: dict[str, Tree] = {
+    "plain": {},
+    "patches": {"train": {"patch_share": 0.25}},
+    "conv": HEAD,
+    "align": {"train": {"patch_share": 0.1, "align": 2}},
+    "align+hf": {"train": {"patch_share": 0.1, "align": 2, "high_frequency": 0.1}},
+    "conv+align": {"field": HEAD["field"], "train": {"patch_share": 0.1, "align": 2}},
+    "conv+align+hf": {"field": HEAD["field"], "train": {"patch_share": 0.1, "align": 2, "high_frequency": 0.1}},
+    "poses": {"train": {"poses": True}},
+    "realign": {"train": {"realign": 2}},
+    "poses+realign": {"train": {"poses": True, "realign": 2}},
+    "align+realign": {"train": {"patch_share": 0.1, "align": 2, "realign": 2}},
+}
+ERRORS = ("none", "shift", "pose", "mover")
+
+
+def with_ball(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A photograph with a chequered ball of an eighth of its height somewhere in its middle."""
+    height, width = image.shape[:2]
+    radius = height / 16
+    cy, cx = (rng.uniform(0.3, 0.7) * n for n in (height, width))
+    y, x = np.mgrid[:height, :width]
+    there = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+    chequer = ((y - cy) // (radius / 3) + (x - cx) // (radius / 3)) % 2
+    out = np.array(image)
+    out[there] = 255
+    out[there, 0] = (200 * chequer[there] + 30).astype(np.uint8)
+    out[there, 1:3] = 60
+    return out
+
+
+def disturbed(scene: Scene, error: str, pixels: float, seed: int) -> Scene:
+    """A scene with an error in its training views; which, depends on the seed alone."""
+    rng, views = np.random.default_rng(seed), scene.splits["train"]
+    images = list(scene.images)
+    if error == "shift":
+        for view in views:
+            angle = rng.uniform(0, 2 * math.pi)
+            way = -pixels * np.array([math.cos(angle), math.sin(angle)], np.float32)
+            images[view] = bent(images[view], np.broadcast_to(way, (*images[view].shape[:2], 2)))
+        return dataclasses.replace(scene, images=images)
+    if error == "mover":
+        for view in views:
+            if rng.random() < 1 / 3:
+                images[view] = with_ball(images[view], rng)
+        return dataclasses.replace(scene, images=images)
+    if error == "pose":
+        cameras = scene.cameras[torch.tensor(views)]
+        angle = torch.from_numpy(rng.uniform(0, 2 * math.pi, len(views))).float()
+        roll = torch.from_numpy(rng.choice([-1.0, 1.0], len(views))).float()
+        rim = torch.minimum(cameras.width, cameras.height) / 2
+        within = torch.stack(
+            [pixels * angle.sin() / cameras.fl_y, pixels * angle.cos() / cameras.fl_x, 0.5 * pixels * roll / rim], 1
+        )
+        turns = torch.einsum("nij,nj->ni", cameras.c2w[:, :, :3], within)
+        return scene.with_poses(moved(cameras.c2w, torch.cat([turns, torch.zeros_like(turns)], 1)))
+    return scene
+
+
+def train(scene: Scene, config: Config) -> dict[str, Any]:
+    """Train once; the scores of held-out views, plain and aligned."""
+    model, background = model_of(scene, config), backdrop(scene)
+    reports = list(fit(scene, config, model=model))
+
+    def pairs() -> Iterator[tuple[str, Any, Any]]:
+        for view in scene.splits["test"]:
+            yield (
+                scene.image_names[view],
+                render_image(model, scene.cameras, view, background).rgb,
+                truth(scene, view, background),
+            )
+
+    masks = None if scene.masks is None else {scene.image_names[i]: scene.masks[i] for i in scene.splits["test"]}
+    scores = score_images(pairs(), masks=masks)
+    n_weights = sum(p.numel() for p in [*model.field.network_parameters(), *model.field.head_parameters()])
+    return {
+        **{key: scores[key] for key in ("psnr", "ssim", "gmsd", "high_pass")},
+        **{f"aligned_{key}": value for key, value in (scores["aligned"] or {}).items()},
+        "n_steps": reports[-1].step,
+        "seconds": reports[-1].seconds,
+        "network_parameters": n_weights,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, in Markdown; the spread of the aligned PSNR where there are several."""
+    heads = ["scene", "error", "method", "PSNR", "aligned PSNR", "high-pass", "aligned high-pass", "GMSD", "offset"]
+    heads += ["weights", "steps"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+
+    def key(row: dict[str, Any]) -> tuple[str, int, int]:
+        return f"{row['scene']}/{row['downscale']}", ERRORS.index(row["error"]), list(METHODS).index(row["method"])
+
+    for (scene, error, method), group in groupby(sorted(rows, key=key), key):
+        each = list(group)
+        mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
+        spread = (max(row["aligned_psnr"] for row in each) - min(row["aligned_psnr"] for row in each)) / 2
+        aligned = f"{mean['aligned_psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
+        cells = [scene, ERRORS[error], list(METHODS)[method], f"{mean['psnr']:.2f}", aligned]
+        cells += [f"{mean[name]:.2f}" for name in ("high_pass", "aligned_high_pass")]
+        cells += [f"{mean['gmsd']:.4f}", f"{mean['aligned_offset']:.2f} px", f"{each[0]['network_parameters']}"]
+        cells += [f"{fmean(row['n_steps'] for row in each):.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("scenes", type=Path, nargs="*")
+    parser.add_argument("--errors", nargs="+", choices=ERRORS, default=["shift"])
+    usual = ["plain", "conv", "conv+align", "conv+align+hf"]
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=usual)
+    parser.add_argument("--pixels", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--downscale", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_intermixed_args()
+    lines = options.results.read_text().splitlines() if options.results.exists() else []
+    rows = [json.loads(line) for line in lines]
+    base = dataclasses.asdict(load_preset(options.config) if options.config else Config())
+    for path in options.scenes:
+        for seed in options.seeds:
+            for error in options.errors:
+                for method in options.methods:
+                    what = {"scene": path.resolve().name, "downscale": options.downscale, "error": error}
+                    what |= {"pixels": options.pixels, "method": method, "seed": seed, "budget": options.seconds}
+                    what |= {"config": str(options.config or "")}
+                    if any(what.items() <= row.items() for row in rows):
+                        continue
+                    fixed = {"time_budget": options.seconds, "steps": 0, "seed": seed}
+                    over = {"data": {"downscale": options.downscale}, **METHODS[method]}
+                    over["train"] = over.get("train", {}) | fixed
+                    tree = {name: base[name] | part for name, part in over.items()}
+                    config = check(from_dict(Config, base | tree))
+                    scene = disturbed(load_scene(path, config.data), error, options.pixels, seed)
+                    row = record("misalignment", **what, **train(scene, config))
+                    rows.append(row)
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+    if options.table:
+        print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
