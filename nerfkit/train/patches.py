@@ -106,11 +106,11 @@ class PatchJudge:
 def judges_of(
     drawn: Draw, windows: Windows | None, head: ConvHead | None, lesson: Lesson, config: TrainConfig, n_tasks: int
 ) -> list[PatchJudge]:
-    """Judges of the patches of a step, so many that each has about as many rays as one of ``n_tasks`` of all."""
+    """Judges of the patches of a step, one for each task as far as there are patches."""
     if drawn.patches is None:
         return []
     n, n_patches, size = len(drawn.singles), len(drawn.patches), drawn.patches.size
-    n_judges = min(-(-n_tasks * n_patches * size**2 // len(drawn.picked)), n_patches)
+    n_judges = min(n_tasks, n_patches)
     bounds = [n_patches * i // n_judges for i in range(n_judges + 1)]
     judges = []
     for begin, end in zip(bounds, bounds[1:], strict=False):

@@ -41,21 +41,26 @@ def n_tasks_of(samples_per_step: int, device: torch.device) -> int:
 
 
 def learn_batch(model: Model, batch: Batch) -> list[Learned]:
-    """What came of each task, single pixels first; the number and order of tasks no machine changes."""
+    """What came of the rays, part by part and in their order.
+
+    Each task takes a share of the single pixels and one of the patches, so that all take as long; their number and the
+    order of the parts no machine changes.
+    """
     on_cpu = model.device.type == "cpu"
     n_tasks = n_tasks_of(model.config.train.samples_per_step, model.device)
     n = len(batch.rays) - sum(len(judge.truth) for judge in batch.judges)
-    n_of_singles = min(max(1, n_tasks - len(batch.judges)), n)
-    bounds = [n * i // n_of_singles for i in range(n_of_singles)] + [n]
+    bounds = [n * i // n_tasks for i in range(n_tasks + 1)]
     for judge in batch.judges:
         bounds.append(bounds[-1] + len(judge.truth))
     watched, target = model.sampler.watches(), model.field.target() if on_cpu else None
 
-    def task(i: int) -> Learned:
+    def learn_part(i: int) -> Learned | None:
         part = slice(bounds[i], bounds[i + 1])
+        if part.start == part.stop:
+            return None
         lesson = replace(batch.lesson, truth=batch.lesson.truth[part])
         some = batch.rays[part], batch.jitter[part], batch.background[part]
-        judge = batch.judges[i - n_of_singles] if i >= n_of_singles else None
+        judge = batch.judges[i - n_tasks] if i >= n_tasks else None
         if target is None:
             return learn_in_stages(model, *some, lesson, judge)
         where = model.sampler.steps(*some[:2])
@@ -63,7 +68,12 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
             return learn(target, where, *some, lesson, watched)
         return learn_by(judge, target, where, *some, lesson, watched)
 
-    return parallel(task, range(len(bounds) - 1), model.device)
+    def task(i: int) -> list[Learned | None]:
+        return [learn_part(part) for part in range(i, len(bounds) - 1, n_tasks)]
+
+    found = parallel(task, range(n_tasks), model.device)
+    parts = [found[part % n_tasks][part // n_tasks] for part in range(len(bounds) - 1)]
+    return [one for one in parts if one is not None]
 
 
 def learn_in_stages(

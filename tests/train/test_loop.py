@@ -15,7 +15,8 @@ import torch
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels import launch as launching
-from nerfkit.render import SAMPLERS, load_model, render_image
+from nerfkit.kernels.lesson import Learned
+from nerfkit.render import SAMPLERS, Model, load_model, render_image
 from nerfkit.run import Checkpoint, Run
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene import load_scene
@@ -24,6 +25,7 @@ from nerfkit.train import training as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.progress import Report
+from nerfkit.train.step import Batch, learn_in_stages
 from nerfkit.types import Met
 
 CONFIG = Config(
@@ -214,8 +216,9 @@ def lesson_of(scene: Scene, config: Config) -> tuple[stepping.Step, list[torch.T
     return step, [field.table.grad, *(weight.grad for weight in field.network_parameters())]
 
 
-def in_stages(*inputs: Any) -> list[Any]:
-    return [stepping._learn_in_stages(*inputs)]
+def in_stages(model: Model, batch: Batch) -> list[Learned]:
+    """A step as other devices take it: all rays at once, one stage after the other."""
+    return [learn_in_stages(model, batch.rays, batch.jitter, batch.background, batch.lesson, None)]
 
 
 @pytest.mark.parametrize("distortion", [0.0, 0.1])
@@ -224,7 +227,7 @@ def test_a_step_in_stages_is_that_of_whole_rays(
 ) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, distortion=distortion))
     whole, gradients = lesson_of(scene, config)
-    monkeypatch.setattr(stepping, "_learn", in_stages)
+    monkeypatch.setattr(stepping, "learn_batch", in_stages)
     staged, others = lesson_of(scene, config)
     # Where a ray ends may hang on the rounding of half-precision networks.
     assert abs(whole.n_samples - staged.n_samples) <= whole.n_samples // 100
@@ -233,7 +236,7 @@ def test_a_step_in_stages_is_that_of_whole_rays(
 
 
 def test_stages_tell_a_sampler_that_watches_what_rays_met(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepping, "_learn", in_stages)
+    monkeypatch.setattr(stepping, "learn_batch", in_stages)
     monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
     densities: list[torch.Tensor] = []
     density = HashField.density
@@ -259,7 +262,7 @@ def test_whole_rays_tell_the_same_as_stages_of_what_they_met(scene: Scene, monke
     monkeypatch.setattr(OccupancyGrid, "watches", lambda grid: True)
     config = replace(CONFIG, train=replace(CONFIG.train, early_stop=0.05))
     whole = lesson_of(scene, config)[0].mets
-    monkeypatch.setattr(stepping, "_learn", in_stages)
+    monkeypatch.setattr(stepping, "learn_batch", in_stages)
     (staged,) = lesson_of(scene, config)[0].mets
 
     def densities(met: Met) -> list[torch.Tensor]:
@@ -281,7 +284,7 @@ def test_warming_up_leaves_the_sampler_as_it_was(
     staged: bool, kind: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if staged:
-        monkeypatch.setattr(stepping, "_learn", in_stages)
+        monkeypatch.setattr(stepping, "learn_batch", in_stages)
     model = model_of(scene, replace(CONFIG, sampler=replace(CONFIG.sampler, kind=kind)))
     before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
     training = stepping.Training.new(scene, model)
@@ -295,7 +298,7 @@ def test_warming_up_leaves_the_sampler_as_it_was(
 @pytest.mark.parametrize("staged", [False, True])
 def test_training_rays_end_where_they_are_told_to(staged: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     if staged:
-        monkeypatch.setattr(stepping, "_learn", in_stages)
+        monkeypatch.setattr(stepping, "learn_batch", in_stages)
     ends = (replace(CONFIG, train=replace(CONFIG.train, early_stop=stop)) for stop in (0.5, 1e-3))
     few, many = (lesson_of(scene, config)[0].n_samples for config in ends)
     assert 0 < few < 0.6 * many
