@@ -69,13 +69,14 @@ class FieldConfig:
     """Hidden layers of the two networks."""
     geo_features: int = 16
     """Outputs of the density network; the first is the log density, all go on to the colour network."""
-    head: Literal["none", "deferred"] = "none"
-    """Convolutions over the picture at the end: deferred ones correct its colours by what neighbouring rays gathered.
-    A head learns from patches: see ``train.patch_share``."""
+    head: Literal["none", "deferred", "sample"] = "none"
+    """Convolutions over neighbouring rays: deferred ones correct the colours of a picture by what rays gathered, those
+    at each sample take the place of the colour network's last layers, behind ``sampler.kind = "proposal"`` alone. A
+    head learns from patches: see ``train.patch_share``."""
     head_features: int = 8
-    """Numbers that a ray gathers for the head beside its colour, 13 at most."""
+    """Numbers that a ray gathers for a deferred head beside its colour, 13 at most."""
     head_width: int = 16
-    """Channels between the head's two convolutions."""
+    """Channels between a deferred head's two convolutions."""
     sh_degree: int = 4
     """Degree of the spherical harmonics that encode the direction (degree ** 2 numbers)."""
 
@@ -137,6 +138,8 @@ class TrainConfig:
     """Rounds, evenly over the training, in which photographs are laid onto what the field shows and bent to fit."""
     high_frequency: float = 0.0
     """Weight of the fine detail in which patches differ, beside their pixels; 0.1 or so, 0 leaves it out."""
+    detail: Literal["filters", "vgg"] = "filters"
+    """What sees fine detail: fixed filters, or the first block of VGG-16 where torch's cache has its weights."""
     samples_per_step: int = 32768
     """Samples that the rays of one step reach; the number of rays adapts to that."""
     table_lr: float = 2e-2
@@ -213,6 +216,13 @@ def check(config: Config) -> Config:
         raise ConfigError(f"train.patch_share: expected a share from 0 to 1, found {config.train.patch_share!r}")
     if not 1 <= config.field.head_features <= 13:
         raise ConfigError(f"field.head_features: expected 1 to 13, found {config.field.head_features!r}")
+    if config.field.head == "sample":
+        if config.sampler.kind != "proposal":
+            raise ConfigError(
+                "field.head: sample needs samples alike on neighbouring rays; set sampler.kind = proposal"
+            )
+        if config.field.color_layers < 1:
+            raise ConfigError("field.color_layers: 0 leaves no layer for field.head sample to convolve; take 1 or more")
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":

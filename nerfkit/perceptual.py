@@ -46,9 +46,7 @@ class Lpips:
         if package is None or package.origin is None:
             raise LpipsError("the package lpips is not installed; pip install lpips")
         name, self.stages = _TRUNKS[net]
-        path = weights or Path(torch.hub.get_dir()) / "checkpoints" / name
-        if not path.is_file():
-            raise LpipsError(f"no {net} weights: there is no {path.name} in {_short(path.parent)}")
+        path = _weights_of(name, weights)
         heads = _load_tensors(Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth")
         trunk = _load_tensors(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,9 +65,7 @@ class Lpips:
     def features(self, picture: Picture) -> Iterator[Float[Tensor, "1 c h2 w2"]]:
         """Activations after each of the five stages."""
         x = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device, torch.float32).permute(2, 0, 1)[None]
-        x = 2 * x - 1
-        shift, scale = (torch.tensor(numbers, device=self.device).view(1, 3, 1, 1) for numbers in (_SHIFT, _SCALE))
-        x = (x - shift) / scale
+        x = _normalized(x)
         layers = iter(self.layers)
         for pool, count in self.stages:
             if pool:
@@ -91,6 +87,38 @@ class Lpips:
         return total
 
 
+class FirstBlock:
+    """How much patches differ to the first block of VGG-16, before its first pooling: edges, and no content yet.
+
+    In the manner of AligNeRF (Jiang et al. 2023), which takes that of VGG-19. The sum of squared differences of its
+    responses, over all places whose 5x5 surroundings are known, so scaled that small differences without structure
+    count four times their squares, as they do with `train.losses.high_frequency`.
+    """
+
+    def __init__(self, weights: Path | None = None):
+        """``weights`` as of `Lpips`. Raises LpipsError with the reason where they are missing or do not fit."""
+        path = _weights_of(_TRUNKS["vgg"][0], weights)
+        trunk = _load_tensors(path)
+        try:
+            self.layers = [tuple(trunk[f"features.{i}.{w}"].float() for w in ("weight", "bias")) for i in (0, 2)]
+            self.scale = 1.0
+            generator = torch.Generator().manual_seed(0)
+            grey = torch.rand(64, 9, 9, 3, generator=generator)
+            little = 0.01 * torch.randn(64, 9, 9, 3, generator=generator)
+            n_places = 64 * 5 * 5
+            self.scale = 4.0 * n_places * float(little.square().mean()) * 3 / float(self(grey + little, grey))
+        except (KeyError, RuntimeError) as error:
+            raise LpipsError(f"{path}: these are not the vgg weights: {error}") from None
+
+    def __call__(self, patches: Float[Tensor, "n s s 3"], truth: Float[Tensor, "n s s 3"]) -> Float[Tensor, ""]:
+        """The difference. Differentiable in ``patches``."""
+        each = [_normalized(x.permute(0, 3, 1, 2)) for x in (patches, truth)]
+        for weight, bias in self.layers:
+            w, b = weight.to(patches.device), bias.to(patches.device)
+            each = [functional.conv2d(x, w, b).relu() for x in each]
+        return self.scale * (each[0] - each[1]).square().sum()
+
+
 class LpipsError(RuntimeError):
     """Why LPIPS cannot be computed, in one sentence."""
 
@@ -102,6 +130,19 @@ def load_lpips(net: Literal["alex", "vgg"] = "vgg", weights: Path | None = None)
         return Lpips(net, weights), None
     except LpipsError as error:
         return None, str(error)
+
+
+def _normalized(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    shift, scale = (torch.tensor(numbers, device=x.device).view(1, 3, 1, 1) for numbers in (_SHIFT, _SCALE))
+    return (2 * x - 1 - shift) / scale
+
+
+def _weights_of(name: str, given: Path | None) -> Path:
+    """The file of a network's weights: the given one, or that in torch's cache. Raises LpipsError if there is none."""
+    path = given or Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        raise LpipsError(f"no {name.split('-')[0]} weights: there is no {path.name} in {_short(path.parent)}")
+    return path
 
 
 def _short(path: Path) -> str:

@@ -21,6 +21,7 @@ from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.raycast import cast
 from nerfkit.kernels.shade import take_rows
 from nerfkit.run import Checkpoint, Run, RunError
+from nerfkit.sampling import alike
 from nerfkit.sampling.learned import LearnedOccupancy
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.sampling.proposal import ProposalSampler
@@ -30,7 +31,9 @@ from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 EARLY_STOP = 1e-3
 """Transmittance at which a picture's ray ends: what lies behind could change no 8-bit pixel."""
 _CHUNK = 4096
-"""Rays that one task renders."""
+"""Rays that one task renders, about: whole rows."""
+_APRONS = 8
+"""Rows that one task renders, at least, in those of its apron, which it renders for nothing."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy, "proposal": ProposalSampler}
 
@@ -41,8 +44,16 @@ class Renderer(Protocol):
 
     device: torch.device
 
-    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None) -> Rendered:
-        """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky."""
+    @property
+    def apron(self) -> int:
+        """Pixels around one, to each side, whose rays take part in what its own sees; mostly none."""
+        ...
+
+    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None, width: int = 1) -> Rendered:
+        """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky.
+
+        Where there is an apron they are those of whole rows of a picture of this width, one after the other.
+        """
         ...
 
     def finish(self, seen: Rendered) -> Rendered:
@@ -61,16 +72,28 @@ class Model:
     config: Config
     device: torch.device
 
-    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None) -> Rendered:
+    @property
+    def apron(self) -> int:
+        """See `Renderer`: convolutions at each sample, and the samples that they ask for, look at neighbouring rays."""
+        neighbours = getattr(self.field, "neighbours", None)
+        patchy = neighbours is not None and isinstance(self.sampler, ProposalSampler)
+        return neighbours.apron + alike.APRON if patchy else 0
+
+    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None, width: int = 1) -> Rendered:
         """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky.
 
-        Without gradient.
+        Without gradient. See `Renderer` about the ``width``; of 1, each ray is seen as if its neighbours were like it.
         """
         with torch.no_grad():
             inside = self.frame.model_rays(rays).to(self.device)
             background = self.field.behind(inside.rays_d) if behind is None else behind.to(self.device)
             jitter = torch.full((len(rays),), 0.5, device=self.device)
-            seen = render_rays(self.field, self.sampler, inside, background, jitter)
+            if self.apron and width > 1:
+                shape = (1, len(rays) // width, width)
+                staged = render_patches(self.field, self.sampler, inside, shape, background, jitter)
+                seen = staged.rendered(inside)
+            else:
+                seen = render_rays(self.field, self.sampler, inside, background, jitter)
         scale = self.frame.scale
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
 
@@ -112,11 +135,8 @@ def render_rays(
         room = capacity if torch.is_grad_enabled() else 0
         target, where = field.target(), sampler.steps(rays, jitter)
         rgb, opacity, t_sum, packed_info = cast(target, where, rays, jitter, background, EARLY_STOP, reach, room)
-    else:
-        staged = render_in_stages(field, sampler, rays, background, jitter, reach)
-        rgb, opacity, t_sum, packed_info = staged.rgb, staged.opacity, staged.t_sum, staged.reached.packed_info
-    distance = t_sum / opacity.clamp(min=1e-6)
-    return Rendered(rgb[:, :3], opacity, distance, distance * rays.cos, packed_info[:, 1], rgb[:, 3:])
+        return _rendered(rays, rgb, opacity, t_sum, packed_info)
+    return render_in_stages(field, sampler, rays, background, jitter, reach).rendered(rays)
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,15 @@ class Staged:
     sigmas: Float[Tensor, " n_samples"]
     rows: Int[Tensor, " n_reached"]
     """Where the reached samples are among all."""
+
+    def rendered(self, rays: Rays) -> Rendered:
+        """What these rays see."""
+        return _rendered(rays, self.rgb, self.opacity, self.t_sum, self.reached.packed_info)
+
+
+def _rendered(rays: Rays, rgb: Tensor, opacity: Tensor, t_sum: Tensor, packed_info: Tensor) -> Rendered:
+    distance = t_sum / opacity.clamp(min=1e-6)
+    return Rendered(rgb[:, :3], opacity, distance, distance * rays.cos, packed_info[:, 1], rgb[:, 3:])
 
 
 def render_in_stages(
@@ -158,6 +187,28 @@ def render_in_stages(
     return Staged(rgb, opacity, t_sum, weights, reached, samples, sigmas, rows)
 
 
+def render_patches(
+    field: HashField,
+    sampler: ProposalSampler,
+    rays: Rays,
+    shape: tuple[int, int, int],
+    background: Float[Tensor, "n_rays 3"],
+    jitter: Float[Tensor, " n_rays"],
+    reach: float = 0.0,
+) -> Staged:
+    """`render_in_stages` for a field that asks neighbouring rays: ``shape`` is (patches, height, width) of the rays.
+
+    ``jitter`` is alike within a patch. All rays have as many samples, and are asked about all of them.
+    """
+    samples, there = sampler.sample_alike(rays, shape, jitter)
+    sigmas, features = field.density(sample_positions(rays, samples))
+    sigmas, features = sigmas * there, features * there[:, None]  # of places that do not exist neighbours hear nothing
+    rgbs = field.color_of_patches(features.view(*shape, -1, features.shape[1]), rays.rays_d)
+    rgb, opacity, t_sum, weights = composite(sigmas, rgbs.reshape(-1, 3), samples, background, reach)
+    rows = torch.arange(len(samples), device=sigmas.device)
+    return Staged(rgb, opacity, t_sum, weights, samples, samples, sigmas, rows)
+
+
 def render_image(model: Renderer, cameras: Cameras, index: int, background: str = "white") -> Rendered:
     """The picture that camera ``index`` takes, (height, width, ...), lengths in scene units, without gradient.
 
@@ -165,18 +216,21 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
     """
     pixels = cameras.pixel_grid(index)
     height, width = pixels.shape[:2]
-    pixels = pixels.reshape(-1, 2)
     color = background_color(background)
+    rows, apron = max(_CHUNK // width, _APRONS * model.apron, 1), model.apron
 
-    def part(begin: int) -> Rendered:
-        xy = pixels[begin : begin + _CHUNK]
+    def strip(begin: int) -> Rendered:
+        above, end = max(begin - apron, 0), min(begin + rows, height)
+        xy = pixels[above : min(end + apron, height)].reshape(-1, 2)
         behind = None if background == "sky" else color.expand(len(xy), 3)
-        return model.render(cameras.rays(torch.full((len(xy),), index), xy), behind)
+        seen = model.render(cameras.rays(torch.full((len(xy),), index), xy), behind, width)
+        kept = slice((begin - above) * width, (end - above) * width)
+        return Rendered(**{name: values[kept] for name, values in vars(seen).items()})
 
-    parts = parallel(part, range(0, len(pixels), _CHUNK), model.device)
+    strips = parallel(strip, range(0, height, rows), model.device)
 
     def whole(name: str) -> Tensor:
-        return torch.cat([getattr(p, name) for p in parts]).unflatten(0, (height, width))
+        return torch.cat([getattr(one, name) for one in strips]).unflatten(0, (height, width))
 
     seen = model.finish(Rendered(**{field.name: whole(field.name) for field in fields(Rendered)}))
     return Rendered(**{name: values.cpu() for name, values in vars(seen).items()})

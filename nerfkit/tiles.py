@@ -93,7 +93,12 @@ class Tiles:
         """Of the first of the models; all have one scale."""
         return self.models[0].frame
 
-    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None) -> Rendered:
+    @property
+    def apron(self) -> int:
+        """See `render.Renderer`: tiles see each ray alone."""
+        return 0
+
+    def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None, width: int = 1) -> Rendered:
         """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky.
 
         Without gradient.

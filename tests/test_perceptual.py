@@ -10,7 +10,7 @@ import torch
 
 from nerfkit import perceptual
 from nerfkit.evaluate import score_images
-from nerfkit.perceptual import Lpips, LpipsError, load_lpips
+from nerfkit.perceptual import FirstBlock, Lpips, LpipsError, load_lpips
 
 
 def pair(seed: int = 0, shape: tuple[int, int, int] = (19, 23, 3), noise: float = 0.1):
@@ -133,3 +133,40 @@ def test_a_missing_package_is_said(monkeypatch):
     monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LpipsError, match="pip install lpips"):
         Lpips("vgg")
+
+
+@pytest.fixture
+def first_block(tmp_path) -> FirstBlock:
+    path = tmp_path / "vgg.safetensors"
+    safetensors.torch.save_file(random_trunk("vgg"), path)
+    return FirstBlock(path)
+
+
+def test_the_first_block_sees_what_lpips_sees_first(first_block: FirstBlock, tmp_path) -> None:
+    whole = Lpips("vgg", tmp_path / "vgg.safetensors")
+    pictures = [torch.from_numpy(picture).float() for picture in pair(shape=(35, 35, 3))]
+    (a, *_), (b, *_) = (whole.features(picture.numpy().astype(np.float64)) for picture in pictures)
+    wanted = first_block.scale * float((a - b)[:, :, 2:-2, 2:-2].square().sum())
+    assert float(first_block(*(picture[None] for picture in pictures))) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_first_block_counts_noise_four_times(first_block: FirstBlock) -> None:
+    generator = torch.Generator().manual_seed(3)
+    truth = torch.rand(20, 16, 16, 3, generator=generator)
+    noise = 0.02 * torch.randn(20, 16, 16, 3, generator=generator)
+    assert float(first_block(truth, truth)) == 0.0
+    per_place = float(first_block(truth + noise, truth)) / (20 * 12 * 12)
+    assert per_place == pytest.approx(4 * 3 * 0.02**2, rel=0.2)
+
+
+def test_the_first_block_has_a_gradient(first_block: FirstBlock) -> None:
+    patches = torch.rand(1, 7, 7, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    first_block(patches, torch.zeros(1, 7, 7, 3)).backward()
+    assert patches.grad.abs().max() > 0
+
+
+def test_weights_of_something_else_are_no_first_block(tmp_path) -> None:
+    path = tmp_path / "alex.safetensors"
+    safetensors.torch.save_file(random_trunk("alex"), path)
+    with pytest.raises(LpipsError, match="these are not the vgg weights"):
+        FirstBlock(path)

@@ -1,11 +1,13 @@
-"""The convolutional head: what neighbouring rays gathered corrects the colour of each pixel.
+"""Convolutional heads: what neighbouring rays hold takes part in the colour of each pixel.
 
 In the manner of AligNeRF (Jiang et al. 2023), which lets convolutions over a patch of rays take the place of the last
-layers of a coordinate network, so that neighbours share what they know. Here they come after compositing: each ray
-gathers a few numbers beside its colour, and a picture of both goes through two convolutions.
+layers of a coordinate network, so that neighbours share what they know. They run in one of two places: after
+compositing, where each ray has gathered a few numbers beside its colour (`DeferredHead`, for any sampler), or before,
+at each sample, where neighbouring rays must have their samples at like depths (`SampleHead`; `sampling.alike`).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -13,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 APRON = 2
-"""Pixels around one that its colour depends on, to each side."""
+"""Pixels around one that its colour depends on, to each side, behind a `DeferredHead`."""
 _MOST = 0.25
 """Largest correction of a colour."""
 _STRIP = 1 << 18
 """Pixels that are corrected at once, about: what a whole picture needs in between would outweigh all else."""
 
 
-class ConvHead(nn.Module):
+class DeferredHead(nn.Module):
     """``rgb + 0.25 tanh(conv(relu(conv([rgb, features]))))``, both convolutions 3x3, borders reflected.
 
     The second convolution begins as zero: a head that has learnt nothing changes no pixel.
@@ -41,7 +43,7 @@ class ConvHead(nn.Module):
         return pixels[..., :3] + _MOST * torch.tanh(x.permute(0, 2, 3, 1))
 
 
-def corrected(head: ConvHead, picture: Float[Tensor, "h w c"]) -> Float[Tensor, "h w 3"]:
+def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tensor, "h w 3"]:
     """What a head makes of a whole picture, in [0, 1], without gradient: in strips, which see what is beside them."""
     height, width = picture.shape[:2]
     rows = max(_STRIP // width, 1)
@@ -56,3 +58,38 @@ def corrected(head: ConvHead, picture: Float[Tensor, "h w c"]) -> Float[Tensor, 
 
 def _framed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
+
+
+class SampleHead(nn.Module):
+    """3x3 convolutions in place of all layers of a colour network but the first, at each sample of a patch of rays.
+
+    With the matrix M of a layer and eight more, D_t, one for each neighbour t of a pixel p,
+
+        y_p = M x_p + sum_t D_t (x_t - x_p),
+
+    where x_t is what the same sample, by its number, of the neighbouring ray holds; borders are reflected. The D_t
+    begin as zero, and do nothing where neighbours are alike: a single ray, which knows of none, is seen by M alone.
+    """
+
+    def __init__(self, sizes: Sequence[int]):
+        """``sizes`` are those of the colour network."""
+        super().__init__()
+        pairs = list(zip(sizes, sizes[1:], strict=False))[1:]
+        self.sides = nn.ParameterList(nn.Parameter(torch.zeros(n_out, n_in, 8)) for n_in, n_out in pairs)
+
+    @property
+    def apron(self) -> int:
+        """Pixels around one that its colour depends on, to each side."""
+        return len(self.sides)
+
+    def forward(self, x: Float[Tensor, "n h w k c"], matrices: Sequence[Tensor]) -> Float[Tensor, "n h w k d"]:
+        """What the colour network of these matrices says of the samples of patches of at least 2x2 rays."""
+        n, height, width, k, _ = x.shape
+        first, *others = matrices
+        x = torch.mm(x.reshape(-1, x.shape[-1]), first.to(x.dtype).t()).view(n, height, width, k, -1)
+        x = x.permute(0, 3, 4, 1, 2).reshape(n * k, -1, height, width)
+        for matrix, sides in zip(others, self.sides, strict=True):
+            middle = (matrix - sides.sum(2))[:, :, None]
+            taps = torch.cat([sides[:, :, :4], middle, sides[:, :, 4:]], 2).unflatten(2, (3, 3))
+            x = F.conv2d(_framed(F.relu(x)), taps.to(x.dtype))
+        return x.view(n, k, -1, height, width).permute(0, 3, 4, 1, 2)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nerfkit.config import FieldConfig
-from nerfkit.fields.conv import ConvHead
+from nerfkit.fields.conv import DeferredHead, SampleHead
 from nerfkit.fields.mlp import MLP, network_dtype
 from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.hashgrid import HashGrid, grid_layout
@@ -38,7 +38,8 @@ class HashField(nn.Module):
 
     ``sigma = exp(g_0)`` with g = density_network(encode(x)), and
     ``rgb = sigmoid(color_network([g, SH(direction)]))``; `behind` is the colour of the sky. With a ``head`` the colour
-    network has further outputs, which rays gather for it.
+    network has further outputs, which rays gather for it; with ``neighbours`` it asks the rays about one as well, if
+    they come in patches.
     """
 
     def __init__(self, config: FieldConfig, device: torch.device, seed: int = 0, n_cubes: int = 1):
@@ -62,7 +63,8 @@ class HashField(nn.Module):
         self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
         n_more = config.head_features if config.head == "deferred" else 0
         self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3 + n_more, generator)
-        self.head = ConvHead(n_more, config.head_width, generator) if config.head == "deferred" else None
+        self.head = DeferredHead(n_more, config.head_width, generator) if config.head == "deferred" else None
+        self.neighbours = SampleHead(self.color_network.sizes) if config.head == "sample" else None
         self.sky = nn.Parameter(torch.zeros(config.sh_degree**2, 3))
         self.to(device)
         self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
@@ -79,6 +81,15 @@ class HashField(nn.Module):
         harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
         seen = self.color_network(join_directions(features, harmonics, ray_indices)).float()
         return torch.sigmoid(seen) if self.head is None else torch.cat([torch.sigmoid(seen[:, :3]), seen[:, 3:]], 1)
+
+    def color_of_patches(
+        self, features: Float[Tensor, "n h w k c"], rays_d: Float[Tensor, "n_rays 3"]
+    ) -> Float[Tensor, "n h w k 3"]:
+        """RGB in [0, 1] of k samples on each ray of n patches, seen by their neighbours too."""
+        harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
+        each = harmonics.view(*features.shape[:3], 1, -1).expand(*features.shape[:4], -1)
+        seen = self.neighbours(torch.cat([features, each], -1), list(self.color_network.weights))
+        return torch.sigmoid(seen.float())
 
     def behind(self, rays_d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """RGB in [0, 1] of what lies behind everything, ``sigmoid(SH(direction) @ sky)``.
@@ -116,8 +127,12 @@ class HashField(nn.Module):
         return [*self.network_parameters(), self.sky, *self.head_parameters()]
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The numbers of the head, if there is one."""
-        return [] if self.head is None else [*self.head.parameters()]
+        """The numbers of the convolutions, if there are any."""
+        return [*([] if self.head is None else self.head.parameters()), *self.neighbour_parameters()]
+
+    def neighbour_parameters(self) -> list[nn.Parameter]:
+        """Those of the convolutions at each sample."""
+        return [] if self.neighbours is None else [*self.neighbours.parameters()]
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The weights of both networks, in a fixed order."""

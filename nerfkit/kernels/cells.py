@@ -77,6 +77,11 @@ class Cells:
         cell = (((positions - 0.5) / side[:, None] + 0.5) * res).long().clamp(0, res - 1)
         return ((level.long() * res + cell[:, 0]) * res + cell[:, 1]) * res + cell[:, 2]
 
+    def hold(self, positions: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Whether samples, given as for `index`, lie in occupied cells; none does outside of the unit cube."""
+        inside = ((positions >= 0.0) & (positions <= 1.0)).all(1)
+        return inside & held(self.bits, self.index(positions, lengths))
+
     def within(self, lower: Float[Tensor, " 3"], upper: Float[Tensor, " 3"]) -> Cells:
         """The same with the cells empty whose middle lies outside of a box (model coordinates)."""
         n_levels, res = self.stepping.n_levels, self.stepping.resolution

@@ -20,6 +20,7 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import Stepping, sample_positions
 from nerfkit.kernels.propose import Believed, propose
+from nerfkit.sampling.alike import place_alike
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
 from nerfkit.sampling.stepping import stepping_of
@@ -72,8 +73,7 @@ class ProposalSampler:
 
     def sample(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """Intervals of rays (model coordinates) that are proposed; ``jitter`` in [0, 1) shifts their borders."""
-        progress = min(self._step / _ANNEAL, 1.0)
-        believed = Believed(10.0 * progress / (9.0 * progress + 1.0), _FLOOR, _FEWEST, self.config.n_proposed)
+        believed = self._believed()
         if self.device.type == "cpu":
             numbers = [self.guide.table, *self.guide.matrices]
             return propose(self._long, rays, jitter, self.guide.grid, numbers, believed)
@@ -90,9 +90,33 @@ class ProposalSampler:
             floor = (believed.floor / n_steps)[coarse.ray_indices.long()]
             return resample(coarse, weights**believed.exponent + floor, counts, jitter)
 
+    def sample_alike(
+        self, rays: Rays, shape: tuple[int, int, int], jitter: Float[Tensor, " n_rays"]
+    ) -> tuple[Samples, Bool[Tensor, " n_samples"]]:
+        """``n_proposed`` intervals on each ray of patches (`place_alike`), and which of them may hold anything."""
+        believed = self._believed()
+
+        def weigh(middles: Tensor, lengths: Tensor) -> Tensor:
+            places, long = middles.reshape(-1, 3), lengths.expand(len(middles), -1)
+            there = self._long.hold(places, long.reshape(-1)).view_as(long)
+            thickness = torch.exp(self.guide.ask(places.clamp(0.0, 1.0))).view_as(long) * long * there
+            weights = torch.exp(thickness - thickness.cumsum(1)) * -torch.expm1(-thickness)
+            floor = believed.floor / there.sum(1, keepdim=True).clamp(min=1)
+            return (weights**believed.exponent + floor) * there
+
+        with torch.no_grad():
+            samples = place_alike(rays, shape, jitter, believed.most, self._long.stepping, weigh)
+            middles, owners = (samples.t_starts + samples.t_ends)[:, None] / 2, samples.ray_indices.long()
+            places = rays.rays_o[owners] + middles * rays.rays_d[owners]
+            return samples, self._allowed.hold(places, samples.t_ends - samples.t_starts)
+
     def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Samples:
         """The same: a kernel of whole rays takes them as they are listed."""
         return self.sample(rays, jitter)
+
+    def _believed(self) -> Believed:
+        progress = min(self._step / _ANNEAL, 1.0)
+        return Believed(10.0 * progress / (9.0 * progress + 1.0), _FLOOR, _FEWEST, self.config.n_proposed)
 
     def cells(self) -> Cells:
         """All that may be occupied."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,12 +10,41 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nerfkit.config import TrainConfig
-from nerfkit.fields.conv import ConvHead
-from nerfkit.kernels.lesson import Lesson, Verdict
+from nerfkit.config import ConfigError, TrainConfig
+from nerfkit.fields.conv import DeferredHead
+from nerfkit.kernels.lesson import Verdict
+from nerfkit.perceptual import FirstBlock, LpipsError
 from nerfkit.train.align import Matches, matches
 from nerfkit.train.losses import Huber, high_frequency
 from nerfkit.train.pixels import Patches, Pixels
+
+Detail = Callable[[Tensor, Tensor], Tensor]
+"""How much patches (n, s, s, 3) differ from true ones in fine detail."""
+
+
+def detail_of(config: TrainConfig) -> Detail:
+    """What sees fine detail. Raises ConfigError where its weights are asked for and missing."""
+    if config.detail == "filters" or config.high_frequency == 0.0:
+        return high_frequency
+    try:
+        return FirstBlock()
+    except LpipsError as error:
+        raise ConfigError(f"train.detail: {error}") from None
+
+
+@dataclass(frozen=True)
+class PatchLoss:
+    """What patches lose: pixel by pixel, and in fine detail."""
+
+    pixels: Huber
+    detail: Detail
+    weight: float
+    """Factor on the detail; 0 leaves it out."""
+
+    def __call__(self, shown: Float[Tensor, "n s s 3"], truth: Float[Tensor, "n s s 3"]) -> Float[Tensor, ""]:
+        """The loss of patches, summed."""
+        loss = self.pixels(shown.reshape(-1, 3), truth.reshape(-1, 3))
+        return loss + self.weight * self.detail(shown, truth) if self.weight else loss
 
 
 @dataclass(frozen=True)
@@ -72,14 +102,12 @@ class Windows:
 class PatchJudge:
     """The loss of the rendered patches of one task, and afterwards where they were laid."""
 
-    loss: Huber
-    high_frequency: float
-    """Factor on `losses.high_frequency`, which is added."""
+    loss: PatchLoss
     truth: Float[Tensor, "n_rays 3"]
     usable: Bool[Tensor, " n_rays"] | None
     """Which pixels count, where masks hide some."""
     size: int
-    head: ConvHead | None
+    head: DeferredHead | None
     windows: Windows | None
     found: Matches | None = None
 
@@ -95,16 +123,19 @@ class PatchJudge:
             truth = self.found.truth
         if self.usable is not None:
             truth = torch.where(self.usable.view(*shown.shape[:3], 1), truth, shown.detach())
-        loss = self.loss(shown.reshape(-1, 3), truth.reshape(-1, 3))
-        if self.high_frequency:
-            loss = loss + self.high_frequency * high_frequency(shown, truth)
+        loss = self.loss(shown, truth)
         more = [] if self.head is None else [*self.head.parameters()]
         g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
         return Verdict(loss.item(), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
 
 
 def judges_of(
-    drawn: Draw, windows: Windows | None, head: ConvHead | None, lesson: Lesson, config: TrainConfig, n_tasks: int
+    drawn: Draw,
+    windows: Windows | None,
+    head: DeferredHead | None,
+    truth: Float[Tensor, "n_rays 3"],
+    loss: PatchLoss,
+    n_tasks: int,
 ) -> list[PatchJudge]:
     """Judges of the patches of a step, one for each task as far as there are patches."""
     if drawn.patches is None:
@@ -117,6 +148,5 @@ def judges_of(
         rays = slice(n + begin * size**2, n + end * size**2)
         usable = None if drawn.usable is None else drawn.usable[rays]
         around = None if windows is None else windows[begin:end]
-        loss, more = Huber(lesson.delta, lesson.factor), config.high_frequency * lesson.factor
-        judges.append(PatchJudge(loss, more, lesson.truth[rays], usable, size, head, around))
+        judges.append(PatchJudge(loss, truth[rays], usable, size, head, around))
     return judges

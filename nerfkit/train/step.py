@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from nerfkit.kernels.launch import parallel
-from nerfkit.kernels.lesson import Judge, Learned, Lesson
+from nerfkit.kernels.lesson import Learned, Lesson
 from nerfkit.kernels.raycast import learn, learn_by
-from nerfkit.render import Model, Staged, render_in_stages
+from nerfkit.render import Model, Staged, render_in_stages, render_patches
 from nerfkit.train.losses import Huber, distortion
 from nerfkit.train.patches import PatchJudge
 from nerfkit.types import Met, Rays
@@ -61,7 +61,7 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
         lesson = replace(batch.lesson, truth=batch.lesson.truth[part])
         some = batch.rays[part], batch.jitter[part], batch.background[part]
         judge = batch.judges[i - n_tasks] if i >= n_tasks else None
-        if target is None:
+        if target is None or (judge is not None and model.apron):
             return learn_in_stages(model, *some, lesson, judge)
         where = model.sampler.steps(*some[:2])
         if judge is None:
@@ -77,10 +77,16 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
 
 
 def learn_in_stages(
-    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: Judge | None
+    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | None
 ) -> Learned:
     """What `learn` and `learn_by` do, one stage after the other, over all rays."""
-    staged = render_in_stages(model.field, model.sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
+    field, sampler, neighbours = model.field, model.sampler, [] if judge is None else model.field.neighbour_parameters()
+    if neighbours:
+        size = judge.size
+        shape, alike = (len(rays) // size**2, size, size), jitter[:: size**2].repeat_interleave(size**2)
+        staged = render_patches(field, sampler, rays, shape, background, alike, lesson.reach)
+    else:
+        staged = render_in_stages(field, sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
     if judge is None:
         rgb, g_more = staged.rgb[:, :3].detach(), ()
         loss = Huber(lesson.delta, lesson.factor)(staged.rgb[:, :3], lesson.truth)
@@ -92,10 +98,11 @@ def learn_in_stages(
     if lesson.distortion:
         loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
     # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
-    parameters = [*model.field.network_parameters(), model.field.table]
+    parameters = [*field.network_parameters(), *neighbours, field.table]
     *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    met = _met(rays, staged, lesson.truth, background) if model.sampler.watches() else None
+    n = len(gradients) - len(neighbours)
+    flat, g_more = torch.cat([gradient.reshape(-1) for gradient in gradients[:n]]), (*g_more, *gradients[n:])
+    met = _met(rays, staged, lesson.truth, background) if sampler.watches() else None
     error = mse_loss(rgb, lesson.truth, reduction="sum").item()
     return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, told, error, met, g_more)
 

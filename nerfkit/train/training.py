@@ -17,9 +17,9 @@ from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.train.align import Alignment, joined
 from nerfkit.train.exposure import Exposure
-from nerfkit.train.losses import LOSSES
+from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer
-from nerfkit.train.patches import Windows, draw, judges_of
+from nerfkit.train.patches import Detail, PatchLoss, Windows, detail_of, draw, judges_of
 from nerfkit.train.pixels import Patches, Pixels
 from nerfkit.train.realign import Realignment
 from nerfkit.train.refine import Poses
@@ -75,6 +75,7 @@ class Training:
     poses: Poses | None
     alignment: Alignment | None
     realignment: Realignment | None
+    detail: Detail
 
     @classmethod
     def new(cls, scene: Scene, model: Model) -> Training:
@@ -86,7 +87,9 @@ class Training:
         alignment = Alignment(len(scene.splits["train"]), config.align) if config.align else None
         realignment = Realignment(scene, config.realign) if config.realign else None
         pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
-        return cls(model, pixels, optimizer, generator, Clock(), exposure, poses, alignment, realignment)
+        return cls(
+            model, pixels, optimizer, generator, Clock(), exposure, poses, alignment, realignment, detail_of(config)
+        )
 
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
@@ -109,7 +112,8 @@ class Training:
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         windows = self._windows(drawn.patches, backdrops[len(drawn.singles) :])
         n_tasks = n_tasks_of(config.samples_per_step, model.device)
-        judges = judges_of(drawn, windows, model.field.head, lesson, config, n_tasks)
+        patch_loss = PatchLoss(Huber(lesson.delta, lesson.factor), self.detail, config.high_frequency * lesson.factor)
+        judges = judges_of(drawn, windows, model.field.head, truth, patch_loss, n_tasks)
         learned = learn_batch(model, Batch(rays, jitter, background, lesson, judges))
         if windows is not None:
             self.alignment.observe(drawn.patches.views, joined([judge.found for judge in judges]))

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from nerfkit.fields import conv
-from nerfkit.fields.conv import APRON, ConvHead, corrected
+from nerfkit.fields.conv import APRON, DeferredHead, SampleHead, corrected
 
 
-def lively(n_features: int = 5, seed: int = 0) -> ConvHead:
-    head = ConvHead(n_features, 6, torch.Generator().manual_seed(seed))
+def lively(n_features: int = 5, seed: int = 0) -> DeferredHead:
+    head = DeferredHead(n_features, 6, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         head.second.normal_(generator=torch.Generator().manual_seed(seed + 1))
         head.first_bias.normal_(generator=torch.Generator().manual_seed(seed + 2))
@@ -24,7 +24,7 @@ def picture(height: int, width: int, n_features: int = 5) -> Tensor:
     return torch.cat([colors, features], -1)
 
 
-def slow(head: ConvHead, pixels: Tensor) -> Tensor:
+def slow(head: DeferredHead, pixels: Tensor) -> Tensor:
     """Pixel by pixel, with borders reflected."""
 
     def at(i: int, n: int) -> int:
@@ -51,7 +51,7 @@ def test_it_is_the_plain_formula() -> None:
 
 
 def test_it_begins_by_changing_nothing() -> None:
-    head = ConvHead(5, 6, torch.Generator().manual_seed(0))
+    head = DeferredHead(5, 6, torch.Generator().manual_seed(0))
     pixels = picture(6, 8)
     assert torch.equal(corrected(head, pixels), pixels[..., :3])
     head(pixels[None]).sum().backward()
@@ -83,3 +83,66 @@ def test_strips_are_the_picture(rows: int, monkeypatch: pytest.MonkeyPatch) -> N
         whole = head(pixels[None])[0].clamp(0, 1)
     monkeypatch.setattr(conv, "_STRIP", rows * 9)
     assert torch.allclose(corrected(head, pixels), whole, atol=1e-6)
+
+
+SIZES = (9, 7, 6, 3)
+
+
+def matrices(seed: int = 5) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, a, generator=generator) / a**0.5 for a, b in zip(SIZES, SIZES[1:], strict=False)]
+
+
+def lively_sample_head() -> SampleHead:
+    head = SampleHead(SIZES)
+    with torch.no_grad():
+        for i, sides in enumerate(head.sides):
+            sides.normal_(std=0.2, generator=torch.Generator().manual_seed(i))
+    return head
+
+
+def perceptron(x: Tensor, weights: list[Tensor]) -> Tensor:
+    for w in weights[:-1]:
+        x = torch.relu(x @ w.t())
+    return x @ weights[-1].t()
+
+
+def test_at_samples_it_begins_as_the_colour_network() -> None:
+    x = torch.randn(2, 5, 4, 3, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(SampleHead(SIZES)(x, matrices()), perceptron(x, matrices()), rtol=1e-4, atol=1e-5)
+
+
+def test_at_samples_like_neighbours_count_as_none() -> None:
+    x = torch.randn(2, 1, 1, 3, 9, generator=torch.Generator().manual_seed(0)).expand(2, 5, 4, 3, 9)
+    torch.testing.assert_close(lively_sample_head()(x, matrices()), perceptron(x, matrices()), rtol=1e-4, atol=1e-5)
+
+
+def test_at_samples_it_is_the_plain_formula() -> None:
+    head, weights = lively_sample_head(), matrices()
+    x = torch.randn(1, 5, 4, 2, 9, generator=torch.Generator().manual_seed(0))
+    around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+
+    def reflected(i: int, n: int) -> int:
+        return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
+
+    values = x[0] @ weights[0].t()
+    for matrix, sides in zip(weights[1:], head.sides, strict=True):
+        before, values = torch.relu(values), torch.zeros(5, 4, 2, len(matrix))
+        for y in range(5):
+            for u in range(4):
+                values[y, u] = before[y, u] @ matrix.t()
+                for t, (dy, dx) in enumerate(around):
+                    other = before[reflected(y + dy, 5), reflected(u + dx, 4)]
+                    values[y, u] += (other - before[y, u]) @ sides[:, :, t].t()
+    torch.testing.assert_close(head(x, weights)[0], values, rtol=1e-4, atol=1e-5)
+
+
+def test_at_samples_it_looks_no_further_than_its_apron_and_at_no_other_sample() -> None:
+    head = lively_sample_head()
+    x = torch.randn(1, 15, 15, 3, 9, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[0, 7, 7, 1] += 1.0
+    with torch.no_grad():
+        changed = (head(x, matrices()) != head(other, matrices())).any(-1)[0].nonzero()
+    assert (changed[:, :2] - 7).abs().max() == head.apron == 2
+    assert changed[:, 2].unique().tolist() == [1]

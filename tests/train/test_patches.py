@@ -12,16 +12,20 @@ import torch
 from compare import assert_close
 from torch import Tensor
 
-from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
-from nerfkit.fields.conv import ConvHead
+from nerfkit import render as rendering
+from nerfkit.config import Config, ConfigError, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.fields.conv import DeferredHead
 from nerfkit.kernels import launch as launching
+from nerfkit.kernels.lesson import Lesson
+from nerfkit.render import Model, render_image, render_patches
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train import step as stepping
-from nerfkit.train.loop import model_of
-from nerfkit.train.losses import LOSSES
-from nerfkit.train.patches import PatchJudge, draw
+from nerfkit.train.loop import fit, model_of
+from nerfkit.train.losses import LOSSES, high_frequency
+from nerfkit.train.patches import PatchJudge, PatchLoss, detail_of, draw
 from nerfkit.train.pixels import Pixels
+from nerfkit.train.step import learn_in_stages
 from nerfkit.train.training import Training
 
 CPU = torch.device("cpu")
@@ -85,15 +89,18 @@ def test_a_draw_is_single_pixels_and_patches_in_their_shares(scene: Scene) -> No
     assert len(alone.singles) == 0 and len(alone.patches) == 1
 
 
-def judged(head: ConvHead | None, usable: Tensor | None) -> tuple[Tensor, Tensor, PatchJudge]:
+SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0)
+
+
+def judged(head: DeferredHead | None, usable: Tensor | None) -> tuple[Tensor, Tensor, PatchJudge]:
     gathered = torch.rand(2 * 36, 3 + 4, generator=generator()) if head else torch.rand(72, 3, generator=generator())
     truth = torch.rand(72, 3, generator=generator(1))
-    return gathered, truth, PatchJudge(LOSSES["squared"], 0.0, truth, usable, 6, head, None)
+    return gathered, truth, PatchJudge(SQUARED, truth, usable, 6, head, None)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_judge_loses_what_the_corrected_colours_lose(masked: bool) -> None:
-    head = ConvHead(4, 6, generator())
+    head = DeferredHead(4, 6, generator())
     with torch.no_grad():
         head.second.normal_(generator=generator(2))
     usable = torch.rand(72, generator=generator(3)) < 0.5 if masked else torch.ones(72, dtype=torch.bool)
@@ -108,6 +115,20 @@ def test_a_judge_loses_what_the_corrected_colours_lose(masked: bool) -> None:
     assert torch.equal(verdict.rgb, shown.detach())
     for actual, wanted in zip(verdict.g_more, g_more, strict=True):
         assert_close(actual, wanted)
+
+
+def test_fine_detail_is_added_by_its_weight() -> None:
+    shown, truth = (torch.rand(2, 6, 6, 3, generator=generator(i)) for i in range(2))
+    loss = PatchLoss(LOSSES["squared"], high_frequency, 0.3)(shown, truth)
+    wanted = float(((shown - truth) ** 2).sum() + 0.3 * high_frequency(shown, truth))
+    assert float(loss) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_weights_that_are_missing_are_asked_for_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="train.detail: no vgg16 weights: there is no vgg16-397923af.pth"):
+        detail_of(TrainConfig(detail="vgg", high_frequency=0.1, patch_share=0.1))
+    assert detail_of(TrainConfig(detail="vgg")) is high_frequency, "nothing is loaded that nothing asks"
 
 
 def test_without_a_head_patches_lose_as_pixels_do() -> None:
@@ -166,3 +187,72 @@ def test_a_step_does_not_depend_on_the_number_of_threads(scene: Scene, monkeypat
     assert launching.current_task() == -1
     one, _ = gradients(scene, monkeypatch, False)
     assert all(torch.equal(a, b) for a, b in zip(many, one, strict=True))
+
+
+SAMPLED = replace(
+    CONFIG,
+    field=replace(CONFIG.field, head="sample"),
+    sampler=SamplerConfig(kind="proposal", resolution=32, n_steps=64, warmup_steps=12, n_proposed=6),
+)
+
+
+def sampled_model(scene: Scene) -> Model:
+    """A lively one whose convolutions do something."""
+    model = model_of(scene, SAMPLED)
+    model.field.dtype = torch.float32
+    with torch.no_grad():
+        model.field.table.copy_((1e3 * model.field.table).half())
+        for i, sides in enumerate(model.field.neighbour_parameters()):
+            sides.normal_(std=0.3, generator=generator(i))
+    return model
+
+
+def test_convolutions_at_samples_learn_what_autograd_says(scene: Scene) -> None:
+    model, size = sampled_model(scene), 6
+    pixels = Pixels(scene, CPU)
+    picked = pixels.patches(3, size, generator()).pixels()
+    rays, n = pixels.rays(picked, model.frame), 3 * size**2
+    jitter = torch.rand(3, generator=generator(1)).repeat_interleave(size**2)
+    white, truth = torch.ones(n, 3), torch.rand(n, 3, generator=generator(2))
+    judge = PatchJudge(SQUARED, truth, None, size, None, None)
+    learned = learn_in_stages(model, rays, jitter, white, Lesson(truth, math.inf, 2.0, 1e-3, 0.0, 0), judge)
+    model.field.grid.collect(model.field.table)
+    by_table = model.field.table.grad.clone()
+    model.field.table.grad = None
+    seen = render_patches(model.field, model.sampler, rays, (3, size, size), white, jitter)
+    loss = ((seen.rgb - truth) ** 2).sum()
+    loss.backward()
+    assert learned.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert_close(learned.g_weights, torch.cat([p.grad.view(-1) for p in model.field.network_parameters()]))
+    for actual, p in zip(learned.g_more, model.field.neighbour_parameters(), strict=True):
+        assert p.grad.abs().max() > 0
+        assert_close(actual, p.grad)
+    model.field.grid.collect(model.field.table)
+    assert_close(by_table, model.field.table.grad)
+
+
+def test_convolutions_at_samples_are_trained(scene: Scene) -> None:
+    config = replace(SAMPLED, train=replace(SAMPLED.train, report_every=10))
+    model = model_of(scene, config)
+    reports = list(fit(scene, config, model=model))
+    assert reports[-1].loss < reports[0].loss
+    assert all(sides.abs().max() > 0 for sides in model.field.neighbour_parameters())
+
+
+@pytest.mark.parametrize("rows", [3, 7, 100])
+def test_strips_of_a_picture_with_convolutions_at_samples_are_the_picture(
+    rows: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sampled_model(scene)
+    pixels = scene.cameras.pixel_grid(0)
+    height, width = pixels.shape[:2]
+    xy = pixels.reshape(-1, 2)
+    white = torch.ones(len(xy), 3)
+    whole = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white, width)
+    alone = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white)
+    monkeypatch.setattr(rendering, "_CHUNK", rows * width)
+    monkeypatch.setattr(rendering, "_APRONS", 0)
+    picture = render_image(model, scene.cameras, 0)
+    assert (picture.rgb.view(-1, 3) - whole.rgb).abs().max() < 1 / 255 / 8
+    assert (picture.rgb.view(-1, 3) - alone.rgb).abs().max() > 1 / 255, "neighbours do take part"
+    assert torch.equal(picture.counts, torch.full_like(picture.counts, 6))
