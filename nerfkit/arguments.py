@@ -41,6 +41,8 @@ class Train:
     """Divide the size of the pictures by this whole number."""
     tiles: Annotated[str | None, arg(metavar="NxN")] = None
     """Train the scene as tiles, one after another: a number, or two such as 2x2; for what one model cannot hold."""
+    realign: Annotated[int | None, arg(metavar="N")] = None
+    """Lay the photographs onto what the model shows of them, in N rounds, and bend them to fit: for misaligned ones."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of everything random."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -239,7 +241,7 @@ def _value_of(flag: str, words: list[str]) -> str | None:
 
 
 def _with_shorthands(arguments: Train) -> Config:
-    """The settings with --time-budget, --steps, --downscale, --tiles and --seed laid over them."""
+    """The settings with --time-budget, --steps, --downscale, --tiles, --realign and --seed laid over them."""
     settings, steps = arguments.settings, arguments.steps
     train, data = {}, {}
     if steps is not None and arguments.time_budget is not None:
@@ -252,6 +254,8 @@ def _with_shorthands(arguments: Train) -> Config:
         train |= {"time_budget": seconds(arguments.time_budget), "steps": 0}
     if arguments.tiles is not None:
         train["tiles"] = arguments.tiles or "0"  # that is none, and is told so
+    if arguments.realign is not None:
+        train["realign"] = arguments.realign
     if arguments.seed is not None:
         train["seed"] = arguments.seed
     if arguments.downscale is not None:

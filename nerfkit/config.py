@@ -190,8 +190,13 @@ class Config:
 _POSITIVE = """
     field.n_levels field.n_features field.log2_table_size field.base_resolution field.finest_resolution field.width
     field.geo_features field.sh_degree sampler.n_steps sampler.update_every sampler.observe_every sampler.n_probes
-    sampler.n_proposed train.time_budget train.samples_per_step train.final_lr train.report_every
+    field.head_width sampler.n_proposed train.time_budget train.samples_per_step train.final_lr train.report_every
     train.checkpoint_every
+""".split()
+
+_NOT_NEGATIVE = """
+    sampler.imbalance_weight sampler.density_weight sampler.render_weight train.align train.offset_weight train.realign
+    train.high_frequency
 """.split()
 
 
@@ -205,24 +210,10 @@ def check(config: Config) -> Config:
         raise ConfigError(f"train.early_stop: expected a share between 0 and 1, found {config.train.early_stop!r}")
     if config.sampler.resolution < 32 or config.sampler.resolution % 32:
         raise ConfigError(f"sampler.resolution: expected a multiple of 32, found {config.sampler.resolution!r}")
-    for key in ("imbalance_weight", "density_weight", "render_weight"):
-        if not getattr(config.sampler, key) >= 0.0:
-            raise ConfigError(f"sampler.{key}: expected 0 or more, found {getattr(config.sampler, key)!r}")
-    if config.train.patch_share == 0.0:
-        for key, used in _OF_PATCHES.items():
-            if values[key] != used:
-                raise ConfigError(f"{key}: {values[key]} is learnt from patches; set train.patch_share, 0.25 or so")
-    if not 0.0 <= config.train.patch_share <= 1.0:
-        raise ConfigError(f"train.patch_share: expected a share from 0 to 1, found {config.train.patch_share!r}")
-    if not 1 <= config.field.head_features <= 13:
-        raise ConfigError(f"field.head_features: expected 1 to 13, found {config.field.head_features!r}")
-    if config.field.head == "sample":
-        if config.sampler.kind != "proposal":
-            raise ConfigError(
-                "field.head: sample needs samples alike on neighbouring rays; set sampler.kind = proposal"
-            )
-        if config.field.color_layers < 1:
-            raise ConfigError("field.color_layers: 0 leaves no layer for field.head sample to convolve; take 1 or more")
+    for key in _NOT_NEGATIVE:
+        if not values[key] >= 0:
+            raise ConfigError(f"{key}: expected 0 or more, found {values[key]!r}")
+    _check_patches(config, values)
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":
@@ -237,6 +228,27 @@ def check(config: Config) -> Config:
     return config
 
 
+def _check_patches(config: Config, values: dict[str, Any]) -> None:
+    """Whether heads and the losses on patches have what they need. Raises ConfigError."""
+    field, train = config.field, config.train
+    if not 0.0 <= train.patch_share <= 1.0:
+        raise ConfigError(f"train.patch_share: expected a share from 0 to 1, found {train.patch_share!r}")
+    if train.patch_size < _SMALLEST_PATCH:
+        raise ConfigError(f"train.patch_size: expected at least {_SMALLEST_PATCH}, found {train.patch_size!r}")
+    if train.patch_share == 0.0:
+        for key, without in _OF_PATCHES.items():
+            if values[key] != without:
+                raise ConfigError(f"{key}: {values[key]} is learnt from patches; set train.patch_share, 0.1 or so")
+    if not 1 <= field.head_features <= 13:
+        raise ConfigError(f"field.head_features: expected 1 to 13, found {field.head_features!r}")
+    if field.head == "sample" and config.sampler.kind != "proposal":
+        raise ConfigError("field.head: sample needs samples alike on neighbouring rays; set sampler.kind to proposal")
+    if field.head == "sample" and field.color_layers < 1:
+        raise ConfigError("field.color_layers: 0 leaves no layer for field.head sample to convolve; take 1 or more")
+
+
+_SMALLEST_PATCH = 5
+"""Pixels along one side: a trained network's eye for detail sees the 5x5 surroundings of a pixel."""
 _OF_PATCHES = {"field.head": "none", "train.align": 0, "train.high_frequency": 0.0}
 """Settings that only patches serve, by what they are without."""
 
