@@ -30,6 +30,8 @@ from nerfkit.train.pixels import Pixels
 
 _COARSER = 4
 """Pixels that share one number of a flow that is kept: it is smooth."""
+_ENOUGH = 1 << 18
+"""Pixels of a picture in which a flow is looked for, at most: to a pixel's tenth it is found in smaller ones, too."""
 _SPREAD = 6.0
 """Pixels, sigma of the bell over which a flow is averaged."""
 _MOST = 0.01
@@ -98,27 +100,37 @@ class Realignment:
         done = int(self._done)
         if done == self._n_rounds or progress < (done + 1) / (self._n_rounds + 1):
             return None
-        scene, background = pixels.scene, backdrop(pixels.scene)
         flows, trusts = [], []
-        for view in scene.splits["train"]:
-            shown = to_bytes(render_image(model, scene.cameras, view, background).rgb)
-            usable = None if scene.masks is None else scene.masks[view]
-            flow, trust = trusted_flow(shown, to_bytes(truth(self._scene, view, background)), usable)
+        for view in pixels.scene.splits["train"]:
+            flow, trust = self._look(view, model, pixels.scene)
             flows.append(flow)
-            trusts.append(float(trust.sum()))
+            trusts.append(trust)
         means = np.stack([flow.mean((0, 1)) for flow in flows])
         common = (means * np.array(trusts)[:, None]).sum(0) / max(sum(trusts), 1e-9)
-        self._flows = [self._reduced(flow - common.astype(np.float32)) for flow in flows]
+        # How coarsely each is kept its size says already.
+        sizes = [flow.shape[1::-1] for flow in self._flows]
+        kept = [cv2.resize(flow - common.astype(np.float32), size) for flow, size in zip(flows, sizes, strict=True)]
+        self._flows = [torch.from_numpy(flow).half() for flow in kept]
         self._done += 1
         self._bend(pixels)
         lengths = torch.cat([flow.float().norm(dim=-1).flatten() for flow in self._flows])
         root = math.sqrt(float(lengths.square().mean()))
         return {"round": done + 1, "root_mean_square": root, "most": float(lengths.max())}
 
-    def _reduced(self, flow: Float[np.ndarray, "h w 2"]) -> Float[Tensor, "h2 w2 2"]:
-        height, width = (-(-n // _COARSER) for n in flow.shape[:2])
-        small = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
-        return torch.from_numpy(small).half()
+    def _look(self, view: int, model: Model, scene: Scene) -> tuple[Float[np.ndarray, "h w 2"], float]:
+        """The flow of one photograph, in its own pixels, of a picture that may be smaller; how far it is trusted."""
+        background, photograph = backdrop(scene), truth(self._scene, view, backdrop(scene)).numpy()
+        height, width = photograph.shape[:2]
+        by = math.ceil(math.sqrt(height * width / _ENOUGH))
+        height, width = height // by, width // by
+
+        def smaller(picture: np.ndarray) -> np.ndarray:
+            return cv2.resize(picture[: by * height, : by * width], (width, height), interpolation=cv2.INTER_AREA)
+
+        shown = to_bytes(render_image(model, scene.cameras[[view]].scaled(1 / by), 0, background).rgb)
+        usable = None if scene.masks is None else smaller(scene.masks[view].astype(np.float32)) > 0.99
+        flow, trust = trusted_flow(shown, to_bytes(torch.from_numpy(smaller(photograph))), usable)
+        return by * flow, float(by**2 * trust.sum())
 
     def _bend(self, pixels: Pixels) -> None:
         """Show the photographs bent by the flows as they are kept."""

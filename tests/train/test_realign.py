@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nerfkit.cameras import Cameras
 from nerfkit.config import Config, DataConfig, FieldConfig
 from nerfkit.render import Rendered
 from nerfkit.scene import load_scene
@@ -19,7 +20,7 @@ from nerfkit.train.loop import model_of
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.realign import Realignment, bent, trusted_flow
 
-CPU = torch.device("cpu")
+CPU, AREA = torch.device("cpu"), cv2.INTER_AREA
 CONFIG = Config(field=FieldConfig(log2_table_size=8, finest_resolution=32), engine="cpu")
 
 
@@ -89,13 +90,19 @@ def scene(toy_scene: Path) -> Scene:
     return replace(found, images=images, cameras=cameras)
 
 
-def test_a_round_lays_photographs_on_what_is_shown_and_is_kept(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def render(model: object, cameras: object, view: int, background: str) -> Rendered:
-        shown = torch.from_numpy(clouds(64, 64, seed=view).astype(np.float32) / 255)
-        flat = torch.zeros(64, 64)
-        return Rendered(shown, flat, flat, flat, flat.int(), torch.zeros(64, 64, 0))
+@pytest.mark.parametrize("enough", [64 * 64, 32 * 32])
+def test_a_round_lays_photographs_on_what_is_shown_and_is_kept(
+    enough: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(model: object, camera: Cameras, index: int, background: str) -> Rendered:
+        (view,) = (i for i, pose in enumerate(scene.cameras.c2w) if torch.equal(pose, camera.c2w[index]))
+        height, width = int(camera.height[index]), int(camera.width[index])
+        shown = cv2.resize(clouds(64, 64, seed=view).astype(np.float32) / 255, (width, height), interpolation=AREA)
+        flat = torch.zeros(height, width)
+        return Rendered(torch.from_numpy(shown), flat, flat, flat, flat.int(), torch.zeros(height, width, 0))
 
     monkeypatch.setattr(realign, "render_image", render)
+    monkeypatch.setattr(realign, "_ENOUGH", enough)
     monkeypatch.setattr(realign, "_MOST", 0.1)
     model = model_of(scene, CONFIG)
     pixels, realignment = Pixels(scene, CPU), Realignment(scene, 2)
