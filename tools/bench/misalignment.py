@@ -33,7 +33,7 @@ from record import record
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, check, from_dict, load_preset
-from nerfkit.evaluate import score_images
+from nerfkit.evaluate import peak_memory_bytes, score_images
 from nerfkit.poses import moved
 from nerfkit.render import render_image
 from nerfkit.scene import load_scene
@@ -42,11 +42,23 @@ from nerfkit.train.loop import fit, model_of
 from nerfkit.train.realign import bent
 
 Tree = dict[str, dict[str, Any]]
-HEAD: Tree = {"field": {"head": "deferred"}, "train": {"patch_share": 0.25}}
+HEAD: Tree = {"field": {"head": "deferred"}, "train": {"patch_share": 0.1}}
 METHODS: dict[str, Tree] = {
     "plain": {},
-    "patches": {"train": {"patch_share": 0.25}},
+    "patches": {"train": {"patch_share": 0.1}},
     "conv": HEAD,
+    # Of fewer weights, without the head and with it.
+    "narrow": {"field": {"width": 40}},
+    "narrow+conv": {
+        "field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"],
+        "train": HEAD["train"],
+    },
+    "flat": {"field": {"color_layers": 0}},
+    "flat+conv": {"field": {"color_layers": 0, "head_width": 4} | HEAD["field"], "train": HEAD["train"]},
+    # Convolutions at each sample, which only proposals place alike, and those without.
+    "proposal": {"sampler": {"kind": "proposal"}},
+    "sample": {"sampler": {"kind": "proposal"}, "field": {"head": "sample"}, "train": {"patch_share": 1.0}},
+    "hf": {"train": {"patch_share": 0.1, "high_frequency": 0.1}},
     "align": {"train": {"patch_share": 0.1, "align": 2}},
     "align+hf": {"train": {"patch_share": 0.1, "align": 2, "high_frequency": 0.1}},
     "conv+align": {"field": HEAD["field"], "train": {"patch_share": 0.1, "align": 2}},
@@ -124,6 +136,7 @@ def train(scene: Scene, config: Config) -> dict[str, Any]:
         "n_steps": reports[-1].step,
         "seconds": reports[-1].seconds,
         "network_parameters": n_weights,
+        "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
