@@ -42,19 +42,20 @@ from nerfkit.train.loop import fit, model_of
 from nerfkit.train.realign import bent
 
 Tree = dict[str, dict[str, Any]]
-HEAD: Tree = {"field": {"head": "deferred"}, "train": {"patch_share": 0.1}}
+TRAINED: Tree = {"train": {"patch_share": 0.1}}
+HEAD: Tree = {"field": {"head": "deferred"}} | TRAINED
 METHODS: dict[str, Tree] = {
     "plain": {},
     "patches": {"train": {"patch_share": 0.1}},
     "conv": HEAD,
     # Of fewer weights, without the head and with it.
     "narrow": {"field": {"width": 40}},
-    "narrow+conv": {
+    "narrow+conv": {"field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"]} | TRAINED,
         "field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"],
         "train": HEAD["train"],
     },
     "flat": {"field": {"color_layers": 0}},
-    "flat+conv": {"field": {"color_layers": 0, "head_width": 4} | HEAD["field"], "train": HEAD["train"]},
+    "flat+conv": {"field": {"color_layers": 0, "head_width": 4} | HEAD["field"]} | TRAINED,
     # Convolutions at each sample, which only proposals place alike, and those without.
     "proposal": {"sampler": {"kind": "proposal"}},
     "sample": {"sampler": {"kind": "proposal"}, "field": {"head": "sample"}, "train": {"patch_share": 1.0}},
