@@ -51,9 +51,6 @@ METHODS: dict[str, Tree] = {
     # Of fewer weights, without the head and with it.
     "narrow": {"field": {"width": 40}},
     "narrow+conv": {"field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"]} | TRAINED,
-        "field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"],
-        "train": HEAD["train"],
-    },
     "flat": {"field": {"color_layers": 0}},
     "flat+conv": {"field": {"color_layers": 0, "head_width": 4} | HEAD["field"]} | TRAINED,
     # Convolutions at each sample, which only proposals place alike, and those without.
