@@ -23,24 +23,29 @@ _STRIP = 1 << 18
 
 
 class DeferredHead(nn.Module):
-    """``rgb + 0.25 tanh(conv(relu(conv([rgb, features]))))``, both convolutions 3x3, borders reflected.
+    """``rgb + 0.25 tanh(conv(relu(conv(f))))`` of what rays gathered, a colour and features f; see `convolved`.
 
-    The second convolution begins as zero: a head that has learnt nothing changes no pixel.
+    Where a ray has met nothing its features are zero, and remain so: there are no biases. The second matrix begins as
+    zero: a head that has learnt nothing changes no pixel.
     """
 
     def __init__(self, n_features: int, width: int, generator: torch.Generator):
         super().__init__()
-        n_in = 3 + n_features
-        bound = math.sqrt(6.0 / (9 * n_in))
-        first = (torch.rand(width, n_in, 3, 3, generator=generator) * 2.0 - 1.0) * bound
-        self.first, self.first_bias = nn.Parameter(first), nn.Parameter(torch.zeros(width))
-        self.second, self.second_bias = nn.Parameter(torch.zeros(3, width, 3, 3)), nn.Parameter(torch.zeros(3))
+        bound = math.sqrt(6.0 / n_features)
+        first = (torch.rand(width, n_features, generator=generator) * 2.0 - 1.0) * bound
+        self.matrices = nn.ParameterList([nn.Parameter(first), nn.Parameter(torch.zeros(3, width))])
+        self.sides = nn.ParameterList(nn.Parameter(torch.zeros(*m.shape, 8)) for m in self.matrices)
 
     def forward(self, pixels: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w 3"]:
         """Corrected colours of pictures or patches of at least 2x2 pixels; about [0, 1]."""
-        x = F.relu(F.conv2d(_framed(pixels.permute(0, 3, 1, 2)), self.first, self.first_bias))
-        x = F.conv2d(_framed(x), self.second, self.second_bias)
+        x = convolved(pixels[..., 3:].permute(0, 3, 1, 2), self.matrices[0], self.sides[0])
+        x = convolved(F.relu(x), self.matrices[1], self.sides[1])
         return pixels[..., :3] + _MOST * torch.tanh(x.permute(0, 2, 3, 1))
+
+    def alone(self, pixels: Float[Tensor, "n c"]) -> Float[Tensor, "n 3"]:
+        """Corrected colours of pixels as if their neighbours were like them."""
+        x = F.relu(pixels[:, 3:] @ self.matrices[0].t()) @ self.matrices[1].t()
+        return pixels[:, :3] + _MOST * torch.tanh(x)
 
 
 def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tensor, "h w 3"]:
@@ -54,6 +59,20 @@ def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tens
             above, below = max(begin - APRON, 0), min(end + APRON, height)
             strips.append(head(picture[None, above:below])[0, begin - above : end - above])
     return torch.cat(strips).clamp(0.0, 1.0)
+
+
+def convolved(
+    x: Float[Tensor, "n c h w"], matrix: Float[Tensor, "d c"], sides: Float[Tensor, "d c 8"]
+) -> Float[Tensor, "n d h w"]:
+    """3x3 convolution that is a matrix M for pixels whose neighbours are like them; borders are reflected.
+
+        y_p = M x_p + sum_t D_t (x_t - x_p)
+
+    with the eight neighbours t of a pixel p and ``sides`` D.
+    """
+    middle = (matrix - sides.sum(2))[:, :, None]
+    taps = torch.cat([sides[:, :, :4], middle, sides[:, :, 4:]], 2).unflatten(2, (3, 3))
+    return F.conv2d(_framed(x), taps.to(x.dtype))
 
 
 def _framed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
@@ -89,7 +108,5 @@ class SampleHead(nn.Module):
         x = torch.mm(x.reshape(-1, x.shape[-1]), first.to(x.dtype).t()).view(n, height, width, k, -1)
         x = x.permute(0, 3, 4, 1, 2).reshape(n * k, -1, height, width)
         for matrix, sides in zip(others, self.sides, strict=True):
-            middle = (matrix - sides.sum(2))[:, :, None]
-            taps = torch.cat([sides[:, :, :4], middle, sides[:, :, 4:]], 2).unflatten(2, (3, 3))
-            x = F.conv2d(_framed(F.relu(x)), taps.to(x.dtype))
+            x = convolved(F.relu(x), matrix, sides)
         return x.view(n, k, -1, height, width).permute(0, 3, 4, 1, 2)

@@ -297,6 +297,11 @@ class LearnedOccupancy:
         parts = parallel(density, range(0, len(positions), _CHUNK), self.device)
         return torch.cat([*parts, positions.new_empty(0)]).view(n_probes, -1).amax(0)
 
+    def narrow(self, allowed: Bool[Tensor, "levels r r r"]) -> None:
+        """From now on look at none but these cells, and of them at no more than so far."""
+        self._allowed &= Cells.of(allowed.to(self.device), self.stepping).bits
+        self._cells = Cells.of_bits(self._cells.bits & self._allowed, self.stepping)
+
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
         numbers = {"n_lessons": self.guide.n_lessons, "step": self._step, "share": self._share}

@@ -74,12 +74,17 @@ class Draw:
         return len(self.singles) + (0 if self.patches is None else len(self.patches))
 
 
-def draw(pixels: Pixels, n_rays: int, config: TrainConfig, generator: torch.Generator) -> Draw:
-    """About n pixels, ``patch_share`` of them in patches, of which there is at least one if there are to be any."""
-    size = config.patch_size
-    if config.patch_share == 0.0:
+_EVERY = 4
+"""Steps of which one has patches, all that are due: what a judge takes does not grow with their number."""
+
+
+def draw(pixels: Pixels, n_rays: int, step: int, config: TrainConfig, generator: torch.Generator) -> Draw:
+    """About n pixels, of all of which ``patch_share`` come in patches: every fourth step has some, if that suffices."""
+    size, every = config.patch_size, _EVERY if config.patch_share * _EVERY <= 1.0 else 1
+    share = every * config.patch_share if step % every == 0 else 0.0
+    if share == 0.0:
         return Draw(pixels.draw(n_rays, generator))
-    n_patches = max(1, round(config.patch_share * n_rays / size**2))
+    n_patches = max(1, round(share * n_rays / size**2))
     n_singles = max(n_rays - n_patches * size**2, 0)
     drawn = Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator))
     return replace(drawn, usable=pixels.usable(drawn.picked))
@@ -127,6 +132,24 @@ class PatchJudge:
         more = [] if self.head is None else [*self.head.parameters()]
         g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
         return Verdict(loss.item(), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
+
+
+@dataclass
+class RayJudge:
+    """The loss of single rays whose colours a head corrects, as if their neighbours were like them."""
+
+    loss: Huber
+    truth: Float[Tensor, "n_rays 3"]
+    head: DeferredHead
+
+    def __call__(self, gathered: Float[Tensor, "n_rays c"]) -> Verdict:
+        """The loss of what rays gathered, and its gradients."""
+        gathered = gathered.detach().requires_grad_()
+        shown = self.head.alone(gathered)
+        loss = self.loss(shown, self.truth)
+        g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *self.head.matrices])
+        g_more += [torch.zeros_like(sides) for sides in self.head.sides]
+        return Verdict(loss.item(), g_gathered, shown.detach(), tuple(g_more))
 
 
 def judges_of(

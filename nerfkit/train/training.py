@@ -94,7 +94,7 @@ class Training:
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
-        drawn = draw(pixels, n_rays, config, self.generator)
+        drawn = draw(pixels, n_rays, self.clock.step, config, self.generator)
         n_rays = len(drawn.picked)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
         backdrops = pixels.background(drawn.n_draws, self.generator)
@@ -129,8 +129,8 @@ class Training:
             (model.field.sky.grad,) = torch.autograd.grad(sky, model.field.sky, through[:, None] * g_shown)
         field, more = model.field, [one.g_more for one in learned if one.g_more]
         field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
-        for weight, parts in zip(field.head_parameters(), zip(*more, strict=True), strict=bool(more)):
-            weight.grad = torch.stack(parts).sum(0)
+        for i, weight in enumerate(field.head_parameters()):
+            weight.grad = sum((parts[i] for parts in more), torch.zeros_like(weight))
         error = sum(one.squared_error for one in learned) / (3 * n_rays)
         mets = [one.met for one in learned if one.met is not None]
         return Step(sum(one.loss for one in learned), error, n_rays, sum(one.n_samples for one in learned), mets)
