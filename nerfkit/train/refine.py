@@ -148,8 +148,8 @@ class Poses:
     def _narrow(self, before: Float[Tensor, "n_views 3 4"], model: Model, scene: Scene) -> None:
         """Leave out of account what lies outside of silhouettes, which poses that may be far off had made wider.
 
-        That is done anew whenever poses are known twice as well, but not before half of the rounds: earlier ones may find
-        nothing for want of a field. What is not looked at costs nothing.
+        That is done anew whenever poses are known twice as well, but not before half of the rounds, as earlier ones may
+        find nothing for want of a field. What is not looked at costs nothing.
         """
         subject = _SUBJECT * scene.frame.near_plane
         turn, shift = (part.norm(dim=1) for part in moves_between(before, self.c2w).split(3, dim=1))
