@@ -172,11 +172,13 @@ def seen_along(
             places = points[begin : begin + _CHUNK, None] + ahead[:, None] * outward[:, None]
             sigmas, features = field.density(places.view(-1, 3).clamp(0, 1))
             owner = torch.arange(n, dtype=torch.int32, device=outward.device).repeat_interleave(STEPS)
-            rgbs = field.color(features, -outward, owner)[:, :3].float().view(n, STEPS, 3)
+            rgbs = field.color(features, -outward, owner).float().view(n, STEPS, -1)
             alphas = 1 - torch.exp(-sigmas.float().view(n, STEPS) * step)
             alphas[:, -1] = 1
             before = torch.cumprod(torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas[:, :-1]], 1), 1)
-            return ((before * alphas)[..., None] * rgbs).sum(1)
+            gathered = ((before * alphas)[..., None] * rgbs).sum(1)
+            head = getattr(field, "head", None)
+            return gathered if head is None else head.alone(gathered).clamp(0.0, 1.0)
 
     parts = parallel(part, range(0, len(points), _CHUNK), points.device)
     return torch.cat(parts) if parts else points.new_zeros(0, 3)

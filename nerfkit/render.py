@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -31,9 +33,9 @@ from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 EARLY_STOP = 1e-3
 """Transmittance at which a picture's ray ends: what lies behind could change no 8-bit pixel."""
 _CHUNK = 4096
-"""Rays that one task renders, about: whole rows."""
+"""Rays that one task renders, about: whole rows, or a square where neighbours take part."""
 _APRONS = 8
-"""Rows that one task renders, at least, in those of its apron, which it renders for nothing."""
+"""Side of such a square, at least, in those of its apron, which it renders for nothing."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy, "proposal": ProposalSampler}
 
@@ -52,7 +54,7 @@ class Renderer(Protocol):
     def render(self, rays: Rays, behind: Float[Tensor, "n 3"] | None, width: int = 1) -> Rendered:
         """What rays (scene coordinates) see, lengths in scene units, before a colour each or, for None, the sky.
 
-        Where there is an apron they are those of whole rows of a picture of this width, one after the other.
+        Where there is an apron they are those of a rectangle of this width, row after row.
         """
         ...
 
@@ -98,9 +100,14 @@ class Model:
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
 
     def finish(self, seen: Rendered) -> Rendered:
-        """A whole picture (h, w, ...) from what its rays gathered: the field's head corrects the colours."""
+        """What rays gathered with the colours that the field's head makes of it: of a whole picture (h, w, ...), or of
+        rays alone (n, ...)."""
         head = getattr(self.field, "head", None)
-        return seen if head is None else replace(seen, rgb=corrected(head, torch.cat([seen.rgb, seen.features], -1)))
+        if head is None:
+            return seen
+        gathered = torch.cat([seen.rgb, seen.features], -1)
+        rgb = corrected(head, gathered) if gathered.dim() == 3 else head.alone(gathered).detach()
+        return replace(seen, rgb=rgb, features=seen.features[..., :0])
 
     def within(self, box: Box) -> Model:
         """The same without the cells whose middle lies outside of a box; what is left learns nothing more."""
@@ -217,20 +224,28 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
     pixels = cameras.pixel_grid(index)
     height, width = pixels.shape[:2]
     color = background_color(background)
-    rows, apron = max(_CHUNK // width, _APRONS * model.apron, 1), model.apron
+    apron, side = model.apron, max(math.isqrt(_CHUNK), _APRONS * model.apron)
+    rows, columns = (side, side) if apron else (max(_CHUNK // width, 1), width)
 
-    def strip(begin: int) -> Rendered:
-        above, end = max(begin - apron, 0), min(begin + rows, height)
-        xy = pixels[above : min(end + apron, height)].reshape(-1, 2)
-        behind = None if background == "sky" else color.expand(len(xy), 3)
-        seen = model.render(cameras.rays(torch.full((len(xy),), index), xy), behind, width)
-        kept = slice((begin - above) * width, (end - above) * width)
-        return Rendered(**{name: values[kept] for name, values in vars(seen).items()})
+    def piece(corner: tuple[int, int]) -> Rendered:
+        y, x = corner
+        top, left = max(y - apron, 0), max(x - apron, 0)
+        xy = pixels[top : y + rows + apron, left : x + columns + apron]
+        h, w = xy.shape[:2]
+        behind = None if background == "sky" else color.expand(h * w, 3)
+        rays = cameras.rays(torch.full((h * w,), index), xy.reshape(-1, 2))
+        seen, kept = (
+            model.render(rays, behind, w),
+            (slice(y - top, y - top + rows), slice(x - left, x - left + columns)),
+        )
+        return Rendered(**{name: values.unflatten(0, (h, w))[kept] for name, values in vars(seen).items()})
 
-    strips = parallel(strip, range(0, height, rows), model.device)
+    pieces = parallel(piece, list(product(range(0, height, rows), range(0, width, columns))), model.device)
+    n_across = math.ceil(width / columns)
 
     def whole(name: str) -> Tensor:
-        return torch.cat([getattr(one, name) for one in strips]).unflatten(0, (height, width))
+        each = [getattr(one, name) for one in pieces]
+        return torch.cat([torch.cat(each[i : i + n_across], 1) for i in range(0, len(each), n_across)])
 
     seen = model.finish(Rendered(**{field.name: whole(field.name) for field in fields(Rendered)}))
     return Rendered(**{name: values.cpu() for name, values in vars(seen).items()})

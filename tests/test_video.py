@@ -165,7 +165,8 @@ def test_one_scale_of_depth_serves_a_path(ball: Scene, monkeypatch: pytest.Monke
         sizes.append(max(height, width))
         depth = torch.linspace(2, 6, height * width).view(height, width)
         opacity = (depth > 3).float()
-        return Rendered(torch.zeros(height, width, 3), opacity, depth, depth, torch.zeros(height, width).int())
+        nothing = torch.zeros(height, width, 3)
+        return Rendered(nothing, opacity, depth, depth, nothing[..., 0].int(), nothing[..., :0])
 
     monkeypatch.setattr(video, "render_image", look)
     near, far = depth_range(model, Cameras.pinhole(ball_cameras(20).c2w, 500.0, 800, 400))

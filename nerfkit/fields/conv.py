@@ -37,7 +37,7 @@ class DeferredHead(nn.Module):
         self.sides = nn.ParameterList(nn.Parameter(torch.zeros(*m.shape, 8)) for m in self.matrices)
 
     def forward(self, pixels: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w 3"]:
-        """Corrected colours of pictures or patches of at least 2x2 pixels; about [0, 1]."""
+        """Corrected colours of pictures or patches; about [0, 1]."""
         x = convolved(pixels[..., 3:].permute(0, 3, 1, 2), self.matrices[0], self.sides[0])
         x = convolved(F.relu(x), self.matrices[1], self.sides[1])
         return pixels[..., :3] + _MOST * torch.tanh(x.permute(0, 2, 3, 1))
@@ -64,19 +64,15 @@ def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tens
 def convolved(
     x: Float[Tensor, "n c h w"], matrix: Float[Tensor, "d c"], sides: Float[Tensor, "d c 8"]
 ) -> Float[Tensor, "n d h w"]:
-    """3x3 convolution that is a matrix M for pixels whose neighbours are like them; borders are reflected.
+    """3x3 convolution that is a matrix M for pixels whose neighbours are like them.
 
         y_p = M x_p + sum_t D_t (x_t - x_p)
 
-    with the eight neighbours t of a pixel p and ``sides`` D.
+    with the eight neighbours t of a pixel p and ``sides`` D. Beyond the border everything is like the pixel beside it.
     """
     middle = (matrix - sides.sum(2))[:, :, None]
     taps = torch.cat([sides[:, :, :4], middle, sides[:, :, 4:]], 2).unflatten(2, (3, 3))
-    return F.conv2d(_framed(x), taps.to(x.dtype))
-
-
-def _framed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
-    return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), taps.to(x.dtype))
 
 
 class SampleHead(nn.Module):
@@ -86,8 +82,8 @@ class SampleHead(nn.Module):
 
         y_p = M x_p + sum_t D_t (x_t - x_p),
 
-    where x_t is what the same sample, by its number, of the neighbouring ray holds; borders are reflected. The D_t
-    begin as zero, and do nothing where neighbours are alike: a single ray, which knows of none, is seen by M alone.
+    where x_t is what the same sample, by its number, of the neighbouring ray holds (`convolved`). The D_t begin as
+    zero, and do nothing where neighbours are alike: a single ray, which knows of none, is seen by M alone.
     """
 
     def __init__(self, sizes: Sequence[int]):
@@ -102,7 +98,7 @@ class SampleHead(nn.Module):
         return len(self.sides)
 
     def forward(self, x: Float[Tensor, "n h w k c"], matrices: Sequence[Tensor]) -> Float[Tensor, "n h w k d"]:
-        """What the colour network of these matrices says of the samples of patches of at least 2x2 rays."""
+        """What the colour network of these matrices says of the samples of patches."""
         n, height, width, k, _ = x.shape
         first, *others = matrices
         x = torch.mm(x.reshape(-1, x.shape[-1]), first.to(x.dtype).t()).view(n, height, width, k, -1)

@@ -245,7 +245,7 @@ class LearnedOccupancy:
         if not young:
             doubted = open_now & ~wanted
             wanted[doubted] = ~self._trust.spend(candidates[doubted])
-        self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted), self.stepping)
+        self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted) & self._allowed, self.stepping)
 
     def _trust_in(self, cells: Int[Tensor, " n"], densest: Float[Tensor, " n"]) -> None:
         """Trust cells by the density that was found in them."""

@@ -162,10 +162,12 @@ class Alignment:
 
     def take(self) -> Float[Tensor, "n_views 2"]:
         """What the patches of each view want alike, in pixels: the mean of their offsets, the surer ones counting
-        more, less that of all views, which nobody could tell from the field's own place. A new round begins.
+        more, less that of all such views, which nobody could tell from the field's own place. A new round begins.
         """
         w, d = self.sums.split(2, 1)
-        mean = torch.where(w > 0, d / w.clamp(min=1e-12), 0.0)
+        told = w > 0
+        mean = torch.where(told, d / w.clamp(min=1e-12), 0.0)
+        common = mean.sum(0) / told.sum(0).clamp(min=1)
         self.sums.zero_()
         self.n_rounds += 1
-        return (mean - mean.mean(0)).float()
+        return torch.where(told, mean - common, 0.0).float()

@@ -16,6 +16,7 @@ from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene.scene import Scene
 from nerfkit.train.optim import rate_at
 from nerfkit.train.progress import Report
+from nerfkit.train.realign import MOST_BENT
 from nerfkit.train.refine import MOST_OFF
 from nerfkit.train.training import Clock, Training
 
@@ -30,7 +31,7 @@ def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
 def _most_off(scene: Scene, config: TrainConfig) -> float:
     """How far off poses may be, as a share of a picture's longer side."""
     longer = float(torch.maximum(scene.cameras.width, scene.cameras.height).min())
-    return MOST_OFF if config.poses else 2 * config.align / longer
+    return MOST_OFF if config.poses else max(2 * config.align / longer, MOST_BENT if config.realign else 0.0)
 
 
 def fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -53,8 +53,6 @@ class Draw:
 
     singles: Int[Tensor, " n"]
     patches: Patches | None = None
-    usable: Bool[Tensor, " n_rays"] | None = None
-    """Which of all pixels masks leave, where there are patches and masks: single pixels are drawn from these alone."""
 
     @cached_property
     def picked(self) -> Int[Tensor, " n_rays"]:
@@ -86,8 +84,7 @@ def draw(pixels: Pixels, n_rays: int, step: int, config: TrainConfig, generator:
         return Draw(pixels.draw(n_rays, generator))
     n_patches = max(1, round(share * n_rays / size**2))
     n_singles = max(n_rays - n_patches * size**2, 0)
-    drawn = Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator))
-    return replace(drawn, usable=pixels.usable(drawn.picked))
+    return Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator, config.align))
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,6 @@ class PatchJudge:
 
     loss: PatchLoss
     truth: Float[Tensor, "n_rays 3"]
-    usable: Bool[Tensor, " n_rays"] | None
-    """Which pixels count, where masks hide some."""
     size: int
     head: DeferredHead | None
     windows: Windows | None
@@ -126,8 +121,6 @@ class PatchJudge:
             w = self.windows
             self.found = matches(shown, w.truth, w.inside, w.offset_weight)
             truth = self.found.truth
-        if self.usable is not None:
-            truth = torch.where(self.usable.view(*shown.shape[:3], 1), truth, shown.detach())
         loss = self.loss(shown, truth)
         more = [] if self.head is None else [*self.head.parameters()]
         g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
@@ -169,7 +162,6 @@ def judges_of(
     judges = []
     for begin, end in zip(bounds, bounds[1:], strict=False):
         rays = slice(n + begin * size**2, n + end * size**2)
-        usable = None if drawn.usable is None else drawn.usable[rays]
         around = None if windows is None else windows[begin:end]
-        judges.append(PatchJudge(loss, truth[rays], usable, size, head, around))
+        judges.append(PatchJudge(loss, truth[rays], size, head, around))
     return judges

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -67,20 +67,17 @@ class Pixels:
     def __init__(self, scene: Scene, device: torch.device):
         self.scene, self.device = scene, device
         views = scene.splits["train"]
-        images = [torch.from_numpy(np.ascontiguousarray(scene.images[i])) for i in views]
-        home = device if sum(image.numel() for image in images) <= _room(device) else torch.device("cpu")
+        self.show([scene.images[i] for i in views])
         self._views = torch.tensor(views)
-        self._sizes = torch.tensor([image.shape[:2] for image in images])
+        self._sizes = torch.tensor([image.shape[:2] for image in self.pictures.each])
         self._ends = self._sizes.prod(1).cumsum(0)
         self._masks = None
         if scene.masks is not None:
             self._masks = Masks([torch.from_numpy(np.ascontiguousarray(scene.masks[i])) for i in views])
             if not self._masks.n_usable:
                 raise SceneError(f"{scene.root}: the masks leave no pixel of any training picture")
-        self.pictures = Pictures([image.to(home) for image in images])
-        for i in views:
-            read_at_random(scene.images[i])
         self._prepared: dict[Frame, Views | None] = {}
+        self._corners: dict[tuple[int, int], Masks] = {}
 
     def __len__(self) -> int:
         """How many pixels the row has, masked ones too."""
@@ -92,28 +89,42 @@ class Pixels:
             return torch.randint(len(self), (n,), generator=generator)
         return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
 
-    def patches(self, n: int, size: int, generator: torch.Generator) -> Patches:
-        """n random patches: about a random pixel each, which may be any of its pixels."""
-        middle = self.draw(n, generator)
-        views = torch.searchsorted(self._ends, middle, right=True)
+    def patches(self, n: int, size: int, generator: torch.Generator, margin: int = 0) -> Patches:
+        """n random patches: about a random pixel each, which may be any of its pixels.
+
+        Where there are masks, only such patches of which they hide nothing, nor so many pixels beside them; all of
+        these alike. Raises SceneError where there is none or a view is smaller.
+        """
+        if int(self._sizes.min()) < size:
+            found = "x".join(map(str, self._sizes[self._sizes.amin(1).argmin()].flip(0).tolist()))
+            raise SceneError(f"{self.scene.root}: a picture of {found} pixels has no patch of {size}x{size}")
+        if self._masks is None:
+            places = torch.randint(len(self), (n,), generator=generator)
+        else:
+            free = self._free_corners(size, margin)
+            places = usable_pixels(torch.randint(free.n_usable, (n,), generator=generator), free)
+        views = torch.searchsorted(self._ends, places, right=True)
         shape = self._sizes[views]
         first = self._ends[views] - shape.prod(1)
-        place = torch.stack([(middle - first) // shape[:, 1], (middle - first) % shape[:, 1]], 1)
-        corner = place - torch.randint(size, (n, 2), generator=generator)
-        return Patches(size, views, first, shape, torch.minimum(corner.clamp(min=0), shape - size))
+        corner = torch.stack([(places - first) // shape[:, 1], (places - first) % shape[:, 1]], 1)
+        if self._masks is None:
+            corner = corner - torch.randint(size, (n, 2), generator=generator)
+            corner = torch.minimum(corner.clamp(min=0), shape - size)
+        return Patches(size, views, first, shape, corner)
 
-    def usable(self, picked: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
-        """Whether masks leave these pixels; None where there are none."""
-        return None if self._row_of_masks is None else self._row_of_masks[picked]
-
-    @cached_property
-    def _row_of_masks(self) -> Bool[Tensor, " n_pixels"] | None:
-        return None if self._masks is None else torch.cat([mask.flatten() for mask in self._masks.each])
-
-    @property
-    def smallest(self) -> int:
-        """Pixels along the shortest side of any view."""
-        return int(self._sizes.min())
+    def _free_corners(self, size: int, margin: int) -> Masks:
+        """The upper left pixels of all patches that masks leave whole, with a margin as far as there is a picture."""
+        if (size, margin) not in self._corners:
+            kernel, found = np.ones((size + 2 * margin,) * 2, np.uint8), []
+            for mask in self._masks.each:
+                whole = cv2.erode(mask.numpy().astype(np.uint8), kernel, anchor=(margin, margin)).astype(bool)
+                whole[len(whole) - size + 1 :], whole[:, whole.shape[1] - size + 1 :] = False, False
+                found.append(torch.from_numpy(whole))
+            self._corners[size, margin] = Masks(found)
+            if not self._corners[size, margin].n_usable:
+                side = size + 2 * margin
+                raise SceneError(f"{self.scene.root}: the masks leave no patch of {side}x{side} pixels whole")
+        return self._corners[size, margin]
 
     def of_view(self, view: int, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Indices of n random pixels of a training view, counted from 0, with replacement; none if all are masked."""
@@ -129,10 +140,13 @@ class Pixels:
         self.scene = self.scene.with_poses(c2w)
         self._prepared.clear()
 
-    def show(self, images: Sequence[UInt8[Tensor, "_ _ _"]]) -> None:
-        """Take the colours of all training views from other pictures of the same sizes from now on."""
-        home = self.pictures.each[0].device
-        self.pictures = Pictures([image.to(home) for image in images])
+    def show(self, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> None:
+        """Take the colours of all training views from these pictures, always of the same sizes, from now on."""
+        pictures = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
+        home = self.device if sum(one.numel() for one in pictures) <= _room(self.device) else torch.device("cpu")
+        self.pictures = Pictures([one.to(home) for one in pictures])
+        for image in images:
+            read_at_random(image)
 
     def rays(self, picked: Int[Tensor, " n"], frame: Frame) -> Rays:
         """The rays of pixels, in model coordinates, through the pixels' centres."""

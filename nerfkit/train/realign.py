@@ -22,19 +22,22 @@ from torch import Tensor
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.evaluate import to_bytes
-from nerfkit.flow import flow_between, reached, warped
-from nerfkit.kernels.launch import parallel
+from nerfkit.flow import LEAST, flow_between, reached, warped
+from nerfkit.poses import SceneError
 from nerfkit.render import Model, render_image
 from nerfkit.scene.scene import Scene
+from nerfkit.scene.store import Store
 from nerfkit.train.pixels import Pixels
 
 _COARSER = 4
 """Pixels that share one number of a flow that is kept: it is smooth."""
 _ENOUGH = 1 << 18
 """Pixels of a picture in which a flow is looked for, at most: to a pixel's tenth it is found in smaller ones, too."""
+_SHARE = 0.3
+"""Rays that a round may render, in units of those that were trained on before: a ray takes a third of the time."""
 _SPREAD = 6.0
 """Pixels, sigma of the bell over which a flow is averaged."""
-_MOST = 0.01
+MOST_BENT = 0.01
 """Longest way of a pixel, as a share of the picture's longer side."""
 _FLAT = 4.0
 """Squared slope of brightness, in levels of 255, that counts as half something to see."""
@@ -54,7 +57,7 @@ def trusted_flow(
     trust = slope / (slope + _FLAT) / (1.0 + astray / _RETURN**2)
     counts = np.ones(trust.shape, bool) if usable is None else usable
     trust = trust * reached(counts, there)
-    most = _MOST * max(trust.shape)
+    most = MOST_BENT * max(trust.shape)
     length = np.linalg.norm(there, axis=-1, keepdims=True)
     there = there * np.minimum(1.0, most / np.maximum(length, 1e-6))
     # Where nothing is trusted far and wide, a little trust in not moving at all decides.
@@ -75,10 +78,15 @@ def bent(image: UInt8[np.ndarray, "h w c"], flow: Float[np.ndarray, "h w 2"]) ->
 class Realignment:
     """How each training photograph is bent, and when that is found anew."""
 
-    def __init__(self, scene: Scene, n_rounds: int):
-        self._scene, self._n_rounds = scene, n_rounds
+    def __init__(self, scene: Scene, n_rounds: int, room: float = math.inf):
+        """``room``: bytes of memory that bent photographs may take; the others wait in a file."""
+        self._scene, self._n_rounds, self._room = scene, n_rounds, room
         self._done = torch.tensor(0)
         sizes = [scene.images[view].shape[:2] for view in scene.splits["train"]]
+        smallest = min(sizes, key=min)
+        if min(smallest) < LEAST:
+            found = f"a picture of {smallest[1]}x{smallest[0]} pixels"
+            raise SceneError(f"{scene.root}: {found} is too small for train.realign, which takes {LEAST} a side")
         self._flows = [torch.zeros(*(-(-n // _COARSER) for n in size), 2, dtype=torch.float16) for size in sizes]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -92,17 +100,20 @@ class Realignment:
         if int(self._done):
             self._bend(pixels)
 
-    def update(self, progress: float, model: Model, pixels: Pixels) -> dict[str, Any] | None:
+    def update(self, progress: float, n_rays: int, model: Model, pixels: Pixels) -> dict[str, Any] | None:
         """Bend the photographs anew if a round is due, N of which divide a training into N + 1 equal parts.
+
+        The fewer rays (``n_rays``) were trained on so far, the smaller the pictures in which it looks.
 
         Returns how far, in pixels, for the log; None if there was no round.
         """
         done = int(self._done)
         if done == self._n_rounds or progress < (done + 1) / (self._n_rounds + 1):
             return None
-        flows, trusts = [], []
-        for view in pixels.scene.splits["train"]:
-            flow, trust = self._look(view, model, pixels.scene)
+        flows, trusts, views = [], [], pixels.scene.splits["train"]
+        enough = min(_SHARE * n_rays / len(views), float(_ENOUGH))
+        for view in views:
+            flow, trust = self._look(view, enough, model, pixels.scene)
             flows.append(flow)
             trusts.append(trust)
         means = np.stack([flow.mean((0, 1)) for flow in flows])
@@ -117,11 +128,11 @@ class Realignment:
         root = math.sqrt(float(lengths.square().mean()))
         return {"round": done + 1, "root_mean_square": root, "most": float(lengths.max())}
 
-    def _look(self, view: int, model: Model, scene: Scene) -> tuple[Float[np.ndarray, "h w 2"], float]:
-        """The flow of one photograph, in its own pixels, of a picture that may be smaller; how far it is trusted."""
+    def _look(self, view: int, enough: float, model: Model, scene: Scene) -> tuple[Float[np.ndarray, "h w 2"], float]:
+        """The flow of one photograph, in its own pixels, of a picture of about so many; how far it is trusted."""
         background, photograph = backdrop(scene), truth(self._scene, view, backdrop(scene)).numpy()
         height, width = photograph.shape[:2]
-        by = math.ceil(math.sqrt(height * width / _ENOUGH))
+        by = min(math.ceil(math.sqrt(height * width / max(enough, 1.0))), max(min(height, width) // LEAST, 1))
         height, width = height // by, width // by
 
         def smaller(picture: np.ndarray) -> np.ndarray:
@@ -134,12 +145,10 @@ class Realignment:
 
     def _bend(self, pixels: Pixels) -> None:
         """Show the photographs bent by the flows as they are kept."""
-        views = self._scene.splits["train"]
-
-        def one(i: int) -> Tensor:
-            image = np.ascontiguousarray(self._scene.images[views[i]])
-            height, width = image.shape[:2]
-            flow = cv2.resize(self._flows[i].float().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
-            return torch.from_numpy(bent(image, flow))
-
-        pixels.show(parallel(one, range(len(views)), torch.device("cpu")))
+        shown = []
+        with Store(self._room) as store:
+            for view, kept in zip(self._scene.splits["train"], self._flows, strict=True):
+                image = self._scene.images[view]
+                flow = cv2.resize(kept.float().numpy(), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+                shown.append(store.keep(bent(np.ascontiguousarray(image), flow)))
+        pixels.show(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,9 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
         part = slice(bounds[i], bounds[i + 1])
         if part.start == part.stop:
             return None
-        lesson = replace(batch.lesson, truth=batch.lesson.truth[part])
+        # As much room for each ray, were there one large patch and little else.
+        fair = math.ceil((part.stop - part.start) * n_tasks / len(batch.rays))
+        lesson = replace(batch.lesson, truth=batch.lesson.truth[part], capacity=fair * batch.lesson.capacity)
         some = batch.rays[part], batch.jitter[part], batch.background[part]
         judge = batch.judges[i - n_tasks] if i >= n_tasks else None
         if judge is None and model.field.head is not None:
@@ -79,9 +82,12 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
 
 
 def learn_in_stages(
-    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | None
+    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | RayJudge | None
 ) -> Learned:
-    """What `learn` and `learn_by` do, one stage after the other, over all rays."""
+    """What `learn` and `learn_by` do, one stage after the other, over all rays.
+
+    Where neighbours take part, rays do not end early: all have as many samples.
+    """
     field, sampler, neighbours = model.field, model.sampler, [] if judge is None else model.field.neighbour_parameters()
     if neighbours:
         size = judge.size

@@ -15,6 +15,7 @@ from nerfkit.kernels.lesson import Lesson
 from nerfkit.render import Model, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
+from nerfkit.scene.store import room_for_pictures
 from nerfkit.train.align import Alignment, joined
 from nerfkit.train.exposure import Exposure
 from nerfkit.train.losses import LOSSES, Huber
@@ -85,7 +86,8 @@ class Training:
         generator = torch.Generator().manual_seed(config.seed)
         poses = Poses(scene.cameras[scene.splits["train"]]) if config.moves_cameras else None
         alignment = Alignment(len(scene.splits["train"]), config.align) if config.align else None
-        realignment = Realignment(scene, config.realign) if config.realign else None
+        room = room_for_pictures(model.config.data.memory)
+        realignment = Realignment(scene, config.realign, room) if config.realign else None
         pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
         return cls(
             model, pixels, optimizer, generator, Clock(), exposure, poses, alignment, realignment, detail_of(config)
@@ -151,7 +153,7 @@ class Training:
         """Lay photographs and cameras where they fit, if that is asked for and due; what came of it, for the log."""
         clock, progress = self.clock, self.clock.progress(self.model.config)
         if self.realignment is not None:
-            bent = self.realignment.update(progress, self.model, self.pixels)
+            bent = self.realignment.update(progress, clock.n_rays, self.model, self.pixels)
             if bent is not None:
                 return {"step": clock.step, "seconds": clock.seconds, "realignment": bent}
         if self.poses is None:
@@ -165,10 +167,12 @@ class Training:
         return None if found is None else {"step": clock.step, "seconds": clock.seconds, "poses": found}
 
     def warm_up(self) -> None:
-        """Compile every kernel by one step whose result is thrown away."""
+        """Compile every kernel by two steps whose result is thrown away."""
         model = self.model
         before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
-        replace(self, generator=torch.Generator().manual_seed(0), exposure=None, alignment=None).learn(64)
+        for step in (0, 1):  # with patches and without
+            clock, generator = Clock(step), torch.Generator().manual_seed(0)
+            replace(self, clock=clock, generator=generator, exposure=None, alignment=None).learn(64)
         model.sampler.load_state_dict(before)
         Optimizer(model.field, model.config.train).step(0.0)
         with torch.no_grad():

@@ -11,43 +11,54 @@ from nerfkit.fields.conv import APRON, DeferredHead, SampleHead, corrected
 
 
 def lively(n_features: int = 5, seed: int = 0) -> DeferredHead:
-    head = DeferredHead(n_features, 6, torch.Generator().manual_seed(seed))
+    head, generator = DeferredHead(n_features, 6, torch.Generator().manual_seed(seed)), torch.Generator()
     with torch.no_grad():
-        head.second.normal_(generator=torch.Generator().manual_seed(seed + 1))
-        head.first_bias.normal_(generator=torch.Generator().manual_seed(seed + 2))
+        head.matrices[1].normal_(generator=generator.manual_seed(seed + 1))
+        for i, sides in enumerate(head.sides):
+            sides.normal_(std=0.3, generator=generator.manual_seed(seed + 2 + i))
     return head
 
 
 def picture(height: int, width: int, n_features: int = 5) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    colors, features = torch.rand(height, width, 3, generator=generator), torch.randn(height, width, n_features)
-    return torch.cat([colors, features], -1)
+    colors = torch.rand(height, width, 3, generator=generator)
+    return torch.cat([colors, torch.randn(height, width, n_features, generator=generator)], -1)
 
 
-def slow(head: DeferredHead, pixels: Tensor) -> Tensor:
-    """Pixel by pixel, with borders reflected."""
-
-    def at(i: int, n: int) -> int:
-        return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
-
-    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        height, width = x.shape[:2]
-        out = torch.zeros(height, width, len(weight))
-        for y in range(height):
-            for u in range(width):
-                for dy in (-1, 0, 1):
-                    for dx in (-1, 0, 1):
-                        out[y, u] += weight[:, :, dy + 1, dx + 1] @ x[at(y + dy, height), at(u + dx, width)]
-        return out + bias
-
-    hidden = torch.relu(convolve(pixels, head.first, head.first_bias))
-    return pixels[..., :3] + 0.25 * torch.tanh(convolve(hidden, head.second, head.second_bias))
+def slow(x: Tensor, matrix: Tensor, sides: Tensor) -> Tensor:
+    """y_p = M x_p + sum_t D_t (x_t - x_p), pixel by pixel (h, w, c); beyond the border is what is nearest."""
+    height, width = x.shape[:2]
+    around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    out = torch.zeros(height, width, len(matrix))
+    for y in range(height):
+        for u in range(width):
+            out[y, u] = matrix @ x[y, u]
+            for t, (dy, dx) in enumerate(around):
+                beside = x[min(max(y + dy, 0), height - 1), min(max(u + dx, 0), width - 1)]
+                out[y, u] += sides[:, :, t] @ (beside - x[y, u])
+    return out
 
 
 def test_it_is_the_plain_formula() -> None:
     head, pixels = lively(), picture(5, 7)
     with torch.no_grad():
-        assert torch.allclose(head(pixels[None])[0], slow(head, pixels), atol=1e-5)
+        hidden = torch.relu(slow(pixels[..., 3:], head.matrices[0], head.sides[0]))
+        wanted = pixels[..., :3] + 0.25 * torch.tanh(slow(hidden, head.matrices[1], head.sides[1]))
+        assert torch.allclose(head(pixels[None])[0], wanted, atol=1e-5)
+
+
+def test_a_pixel_alone_is_one_among_its_like() -> None:
+    head = lively()
+    pixels = picture(1, 1).expand(4, 5, -1)
+    with torch.no_grad():
+        assert torch.allclose(head(pixels[None])[0], head.alone(pixels[0, :1]).expand(4, 5, 3), atol=1e-5)
+        assert (head.alone(pixels[0, :1]) - pixels[0, :1, :3]).abs().max() > 0.01
+
+
+def test_what_has_met_nothing_stays_as_it_is() -> None:
+    pixels = torch.cat([torch.rand(6, 6, 3), torch.zeros(6, 6, 5)], -1)
+    with torch.no_grad():
+        assert torch.equal(lively()(pixels[None])[0], pixels[..., :3])
 
 
 def test_it_begins_by_changing_nothing() -> None:
@@ -55,13 +66,13 @@ def test_it_begins_by_changing_nothing() -> None:
     pixels = picture(6, 8)
     assert torch.equal(corrected(head, pixels), pixels[..., :3])
     head(pixels[None]).sum().backward()
-    assert head.second.grad.abs().max() > 0, "and learns from the first step on"
+    assert head.matrices[1].grad.abs().max() > 0 and head.sides[1].grad.abs().max() > 0
 
 
 def test_a_correction_is_bounded() -> None:
     head, pixels = lively(), picture(6, 8)
     with torch.no_grad():
-        head.second *= 1e4
+        head.matrices[1].mul_(1e4)
         change = (head(pixels[None])[0] - pixels[..., :3]).abs()
     assert 0.2499 < change.max() <= 0.2501
     assert corrected(head, pixels).min() >= 0.0 and corrected(head, pixels).max() <= 1.0
@@ -120,20 +131,10 @@ def test_at_samples_like_neighbours_count_as_none() -> None:
 def test_at_samples_it_is_the_plain_formula() -> None:
     head, weights = lively_sample_head(), matrices()
     x = torch.randn(1, 5, 4, 2, 9, generator=torch.Generator().manual_seed(0))
-    around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-
-    def reflected(i: int, n: int) -> int:
-        return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
-
     values = x[0] @ weights[0].t()
     for matrix, sides in zip(weights[1:], head.sides, strict=True):
-        before, values = torch.relu(values), torch.zeros(5, 4, 2, len(matrix))
-        for y in range(5):
-            for u in range(4):
-                values[y, u] = before[y, u] @ matrix.t()
-                for t, (dy, dx) in enumerate(around):
-                    other = before[reflected(y + dy, 5), reflected(u + dx, 4)]
-                    values[y, u] += (other - before[y, u]) @ sides[:, :, t].t()
+        hidden = torch.relu(values)
+        values = torch.stack([slow(hidden[:, :, k], matrix, sides) for k in range(2)], 2)
     torch.testing.assert_close(head(x, weights)[0], values, rtol=1e-4, atol=1e-5)
 
 

@@ -102,7 +102,7 @@ def test_the_number_of_threads_changes_nothing(scene: Scene, tmp_path: Path, mon
     short = replace(CONFIG, train=replace(CONFIG.train, steps=10))
     one, _ = train(scene, short, tmp_path / "a")
     monkeypatch.setattr(launching, "parallel", in_turn)
-    monkeypatch.setattr("nerfkit.train.training.parallel", in_turn)
+    monkeypatch.setattr("nerfkit.train.step.parallel", in_turn)
     monkeypatch.setattr("nerfkit.sampling.occupancy.parallel", in_turn)
     two, _ = train(scene, short, tmp_path / "b")
     assert_same(one, two)
@@ -145,6 +145,35 @@ def test_a_capture_with_background_is_resumed_alike(kind: str, toy_capture: Path
     run = interrupted(scene, short, tmp_path / "cut", 2)
     list(fit(scene, short, run, resume=True))
     assert_same(run.load_checkpoint(), through)
+
+
+PATCHES = {"patch_share": 0.3, "patch_size": 8}
+WITH_NEIGHBOURS = {
+    "laid": {"field": {"head": "deferred"}, "train": PATCHES | {"align": 1, "high_frequency": 0.1}},
+    "bent": {"train": {"realign": 2}},
+    "at samples": {"field": {"head": "sample"}, "sampler": {"kind": "proposal"}, "train": PATCHES},
+}
+
+
+@pytest.mark.parametrize("name", WITH_NEIGHBOURS)
+def test_neither_an_interruption_nor_the_threads_leave_a_trace_on_what_neighbours_do(
+    name: str, toy_capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = load_scene(toy_capture, DataConfig())
+    parts = {part: replace(getattr(CONFIG, part), **more) for part, more in WITH_NEIGHBOURS[name].items()}
+    config = replace(CONFIG, **parts)
+    through, _ = train(scene, config, tmp_path / "through")
+    for module in ("train.step", "sampling.occupancy", "sampling.proposal"):
+        monkeypatch.setattr(f"nerfkit.{module}.parallel", in_turn)
+    run = interrupted(scene, config, tmp_path / "cut", 3)
+    list(fit(scene, config, run, resume=True))
+    assert_same(run.load_checkpoint(), through)
+    if name == "laid":
+        assert int(through.optimizer["alignment.n_rounds"]) > 3 and through.optimizer["alignment.counts"].sum() > 0
+        assert not torch.equal(through.optimizer["poses.c2w"], scene.cameras.c2w[scene.splits["train"]])
+    if name == "bent":
+        assert int(through.optimizer["realign.done"]) == 2
+        assert any(flow.abs().max() > 0 for key, flow in through.optimizer.items() if "flow" in key)
 
 
 def test_a_finished_run_does_not_go_on(scene: Scene, tmp_path: Path) -> None:
@@ -304,7 +333,8 @@ def test_training_rays_end_where_they_are_told_to(staged: bool, scene: Scene, mo
     assert 0 < few < 0.6 * many
 
 
-def test_masked_pixels_teach_nothing(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("patches", [{}, PATCHES, PATCHES | {"align": 1}])
+def test_masked_pixels_teach_nothing(patches: dict[str, Any], scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = [np.zeros(image.shape[:2], bool) for image in scene.images]
     for mask in masks:
         mask[8:24, 8:24] = True
@@ -316,7 +346,7 @@ def test_masked_pixels_teach_nothing(scene: Scene, tmp_path: Path, monkeypatch: 
         return colors(self, picked, background)
 
     monkeypatch.setattr(Pixels, "colors", listen)
-    config = replace(CONFIG, train=replace(CONFIG.train, steps=5))
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=9, **patches))
     list(fit(replace(scene, masks=masks), config))
     usable = np.concatenate([masks[i].reshape(-1) for i in scene.splits["train"]])
     assert len(drawn) >= 5 and all(usable[picked.numpy()].all() for picked in drawn)

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from compare import assert_close
@@ -17,13 +18,14 @@ from nerfkit.config import Config, ConfigError, DataConfig, FieldConfig, Sampler
 from nerfkit.fields.conv import DeferredHead
 from nerfkit.kernels import launch as launching
 from nerfkit.kernels.lesson import Lesson
+from nerfkit.poses import SceneError
 from nerfkit.render import Model, render_image, render_patches
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train import step as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.losses import LOSSES, high_frequency
-from nerfkit.train.patches import PatchJudge, PatchLoss, detail_of, draw
+from nerfkit.train.patches import PatchJudge, PatchLoss, RayJudge, detail_of, draw
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.step import learn_in_stages
 from nerfkit.train.training import Training
@@ -78,43 +80,102 @@ def test_windows_reach_over_the_border_by_its_own_pixels(scene: Scene) -> None:
         assert torch.equal(inside[:, 2 + dy, 2 + dx], fits), i
 
 
+def test_patches_keep_clear_of_masks_and_of_what_hides_beside_them(scene: Scene) -> None:
+    height, width = scene.images[0].shape[:2]
+    masks = [np.ones((height, width), bool) for _ in scene.images]
+    for mask in masks:
+        mask[14:18, 10:] = False
+    pixels, size, margin = Pixels(replace(scene, masks=masks), CPU), 6, 2
+    patches = pixels.patches(4000, size, generator(), margin)
+    y, x = patches.corner.unbind(1)
+    found = torch.zeros(height, width, dtype=torch.bool)
+    found[y, x] = True
+    for top in range(height):
+        for left in range(width):
+            fits = top + size <= height and left + size <= width
+            around = masks[0][max(top - margin, 0) : top + size + margin, max(left - margin, 0) : left + size + margin]
+            assert found[top, left] == (fits and around.all()), (top, left)
+    places = patches.pixels() % (height * width)
+    assert torch.from_numpy(masks[0]).flatten()[places].all()
+
+
+def test_where_no_patch_fits_it_is_said(scene: Scene) -> None:
+    height, width = scene.images[0].shape[:2]
+    with pytest.raises(SceneError, match=f"picture of {width}x{height} pixels has no patch of 33x33"):
+        Pixels(scene, CPU).patches(1, 33, generator())
+    hidden = np.ones((height, width), bool)
+    hidden[::8] = hidden[-1] = False
+    pixels = Pixels(replace(scene, masks=[hidden] * len(scene.images)), CPU)
+    assert len(pixels.patches(5, 5, generator(), 1)) == 5
+    with pytest.raises(SceneError, match="masks leave no patch of 9x9 pixels whole"):
+        pixels.patches(1, 5, generator(), 2)
+
+
 def test_a_draw_is_single_pixels_and_patches_in_their_shares(scene: Scene) -> None:
     pixels, config = Pixels(scene, CPU), TrainConfig(patch_share=0.5, patch_size=8)
-    drawn = draw(pixels, 1024, config, generator())
+    drawn = draw(pixels, 1024, 5, config, generator())
     assert len(drawn.singles) == 512 and len(drawn.patches) == 8 and len(drawn.picked) == 1024
     rows = drawn.each(torch.arange(drawn.n_draws)[:, None].float())[:, 0].long()
     assert Counter(Counter(rows.tolist()).values()) == {1: 512, 64: 8}
-    assert len(draw(pixels, 1024, replace(config, patch_share=0.0), generator()).picked) == 1024
-    alone = draw(pixels, 10, replace(config, patch_share=1.0), generator())
+    assert len(draw(pixels, 1024, 5, replace(config, patch_share=0.0), generator()).picked) == 1024
+    alone = draw(pixels, 10, 5, replace(config, patch_share=1.0), generator())
     assert len(alone.singles) == 0 and len(alone.patches) == 1
+
+
+def test_a_small_share_of_patches_comes_together_every_fourth_step(scene: Scene) -> None:
+    pixels, config = Pixels(scene, CPU), TrainConfig(patch_share=0.125, patch_size=8)
+    n_patches = [draw(pixels, 1024, step, config, generator()).n_draws for step in range(8)]
+    assert n_patches == [520, 1024, 1024, 1024] * 2
 
 
 SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0)
 
 
-def judged(head: DeferredHead | None, usable: Tensor | None) -> tuple[Tensor, Tensor, PatchJudge]:
+def judged(head: DeferredHead | None) -> tuple[Tensor, Tensor, PatchJudge]:
     gathered = torch.rand(2 * 36, 3 + 4, generator=generator()) if head else torch.rand(72, 3, generator=generator())
     truth = torch.rand(72, 3, generator=generator(1))
-    return gathered, truth, PatchJudge(SQUARED, truth, usable, 6, head, None)
+    return gathered, truth, PatchJudge(SQUARED, truth, 6, head, None)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_judge_loses_what_the_corrected_colours_lose(masked: bool) -> None:
+def lively_head() -> DeferredHead:
     head = DeferredHead(4, 6, generator())
     with torch.no_grad():
-        head.second.normal_(generator=generator(2))
-    usable = torch.rand(72, generator=generator(3)) < 0.5 if masked else torch.ones(72, dtype=torch.bool)
-    gathered, truth, judge = judged(head, usable if masked else None)
+        for i, weights in enumerate([head.matrices[1], *head.sides]):
+            weights.normal_(generator=generator(2 + i))
+    return head
+
+
+def test_a_judge_loses_what_the_corrected_colours_lose() -> None:
+    head = lively_head()
+    gathered, truth, judge = judged(head)
     verdict = judge(gathered)
     leaf = gathered.clone().requires_grad_()
     shown = head(leaf.view(2, 6, 6, 7)).reshape(72, 3)
-    loss = ((shown - truth)[usable] ** 2).sum()
+    loss = ((shown - truth) ** 2).sum()
     g_gathered, *g_more = torch.autograd.grad(loss, [leaf, *head.parameters()])
     assert verdict.loss == pytest.approx(loss.item(), rel=1e-5)
     assert_close(verdict.g_gathered, g_gathered)
     assert torch.equal(verdict.rgb, shown.detach())
     for actual, wanted in zip(verdict.g_more, g_more, strict=True):
         assert_close(actual, wanted)
+
+
+def test_single_rays_lose_what_they_would_among_their_like() -> None:
+    head = lively_head()
+    gathered, truth = torch.rand(9, 7, generator=generator()), torch.rand(9, 3, generator=generator(1))
+    verdict = RayJudge(LOSSES["squared"], truth, head)(gathered)
+    leaf = gathered.clone().requires_grad_()
+    shown = head(leaf[:, None, None].expand(9, 3, 3, 7))[:, 1, 1]
+    loss = ((shown - truth) ** 2).sum()
+    g_gathered, *g_matrices = torch.autograd.grad(loss, [leaf, *head.matrices])
+    assert verdict.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert_close(verdict.g_gathered, g_gathered)
+    for actual, wanted in zip(verdict.g_more[:2], g_matrices, strict=True):
+        assert_close(actual, wanted)
+    assert all(
+        torch.equal(actual, torch.zeros_like(sides))
+        for actual, sides in zip(verdict.g_more[2:], head.sides, strict=True)
+    )
 
 
 def test_fine_detail_is_added_by_its_weight() -> None:
@@ -132,7 +193,7 @@ def test_weights_that_are_missing_are_asked_for_in_a_sentence(tmp_path: Path, mo
 
 
 def test_without_a_head_patches_lose_as_pixels_do() -> None:
-    gathered, truth, judge = judged(None, None)
+    gathered, truth, judge = judged(None)
     verdict = judge(gathered)
     assert verdict.loss == pytest.approx(float(((gathered - truth) ** 2).sum()), rel=1e-5)
     assert_close(verdict.g_gathered, 2 * (gathered - truth))
@@ -161,7 +222,7 @@ def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tu
     model.field.dtype = torch.float32
     with torch.no_grad():
         model.field.table.copy_((1e3 * model.field.table).half())  # whole rays look up a copy in half precision
-        model.field.head.second.normal_(generator=generator(4))
+        model.field.head.matrices[1].normal_(generator=generator(4))
     if staged:
         learn = stepping.learn_in_stages
         monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-1], None))
@@ -214,7 +275,7 @@ def test_convolutions_at_samples_learn_what_autograd_says(scene: Scene) -> None:
     rays, n = pixels.rays(picked, model.frame), 3 * size**2
     jitter = torch.rand(3, generator=generator(1)).repeat_interleave(size**2)
     white, truth = torch.ones(n, 3), torch.rand(n, 3, generator=generator(2))
-    judge = PatchJudge(SQUARED, truth, None, size, None, None)
+    judge = PatchJudge(SQUARED, truth, size, None, None)
     learned = learn_in_stages(model, rays, jitter, white, Lesson(truth, math.inf, 2.0, 1e-3, 0.0, 0), judge)
     model.field.grid.collect(model.field.table)
     by_table = model.field.table.grad.clone()
@@ -239,9 +300,9 @@ def test_convolutions_at_samples_are_trained(scene: Scene) -> None:
     assert all(sides.abs().max() > 0 for sides in model.field.neighbour_parameters())
 
 
-@pytest.mark.parametrize("rows", [3, 7, 100])
-def test_strips_of_a_picture_with_convolutions_at_samples_are_the_picture(
-    rows: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("side", [3, 7, 100])
+def test_pieces_of_a_picture_with_convolutions_at_samples_are_the_picture(
+    side: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sampled_model(scene)
     pixels = scene.cameras.pixel_grid(0)
@@ -250,7 +311,7 @@ def test_strips_of_a_picture_with_convolutions_at_samples_are_the_picture(
     white = torch.ones(len(xy), 3)
     whole = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white, width)
     alone = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white)
-    monkeypatch.setattr(rendering, "_CHUNK", rows * width)
+    monkeypatch.setattr(rendering, "_CHUNK", side**2)
     monkeypatch.setattr(rendering, "_APRONS", 0)
     picture = render_image(model, scene.cameras, 0)
     assert (picture.rgb.view(-1, 3) - whole.rgb).abs().max() < 1 / 255 / 8

@@ -103,13 +103,13 @@ def test_a_round_lays_photographs_on_what_is_shown_and_is_kept(
 
     monkeypatch.setattr(realign, "render_image", render)
     monkeypatch.setattr(realign, "_ENOUGH", enough)
-    monkeypatch.setattr(realign, "_MOST", 0.1)
+    monkeypatch.setattr(realign, "MOST_BENT", 0.1)
     model = model_of(scene, CONFIG)
     pixels, realignment = Pixels(scene, CPU), Realignment(scene, 2)
-    assert realignment.update(0.3, model, pixels) is None
-    found = realignment.update(0.34, model, pixels)
+    assert realignment.update(0.3, 10**9, model, pixels) is None
+    found = realignment.update(0.34, 10**9, model, pixels)
     assert found["round"] == 1 and found["root_mean_square"] == pytest.approx(0.6, abs=0.1)
-    assert realignment.update(0.6, model, pixels) is None
+    assert realignment.update(0.6, 10**9, model, pixels) is None
     for view, laid in zip(scene.splits["train"], pixels.pictures.each, strict=True):
         true = clouds(64, 64, seed=view)
         assert error(laid.numpy(), true) < 0.5 * error(scene.images[view], true)
@@ -118,5 +118,5 @@ def test_a_round_lays_photographs_on_what_is_shown_and_is_kept(
     other.load_state_dict(realignment.state_dict(), again)
     for one, two in zip(pixels.pictures.each, again.pictures.each, strict=True):
         assert torch.equal(one, two)
-    assert other.update(0.6, model, again) is None and other.update(0.7, model, again)["round"] == 2
-    assert other.update(0.9, model, again) is None, "two rounds were asked for"
+    assert other.update(0.6, 10**9, model, again) is None and other.update(0.7, 10**9, model, again)["round"] == 2
+    assert other.update(0.9, 10**9, model, again) is None, "two rounds were asked for"
