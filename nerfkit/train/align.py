@@ -21,8 +21,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-_BEGIN = 0.2
-"""Share of the training from which on patches are laid where they fit."""
 ROUNDS = (0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Shares after which cameras are turned by what was found since."""
 _C1, _C2 = 0.01**2, 0.03**2
@@ -131,10 +129,6 @@ class Alignment:
         self.sums = torch.zeros(n_views, 4, dtype=torch.float64)
         """Of each view, in x and y, since its camera was turned last: sureness, sureness * offset."""
         self.n_rounds = torch.tensor(0)
-
-    def is_on(self, progress: float) -> bool:
-        """Whether the geometry has settled, so that patches may be laid elsewhere than they belong."""
-        return progress >= _BEGIN
 
     def is_due(self, progress: float) -> bool:
         """Whether cameras are to be turned now."""

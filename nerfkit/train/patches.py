@@ -72,16 +72,26 @@ class Draw:
         return len(self.singles) + (0 if self.patches is None else len(self.patches))
 
 
+BEGIN = 0.2
+"""Share of the training from which on there are patches. A young field that is shown many rays of one place at once
+puts fog before that camera, of which it is slow to get rid."""
 _EVERY = 4
 """Steps of which one has patches, all that are due: what a judge takes does not grow with their number."""
 
 
-def draw(pixels: Pixels, n_rays: int, step: int, config: TrainConfig, generator: torch.Generator) -> Draw:
-    """About n pixels, of all of which ``patch_share`` come in patches: every fourth step has some, if that suffices."""
-    size, every = config.patch_size, _EVERY if config.patch_share * _EVERY <= 1.0 else 1
-    share = every * config.patch_share if step % every == 0 else 0.0
+def share_at(step: int, progress: float, config: TrainConfig) -> float:
+    """Share of the rays of a step that come in patches."""
+    if progress < BEGIN:
+        return 0.0
+    every = _EVERY if config.patch_share * _EVERY <= 1.0 else 1
+    return every * config.patch_share if step % every == 0 else 0.0
+
+
+def draw(pixels: Pixels, n_rays: int, share: float, config: TrainConfig, generator: torch.Generator) -> Draw:
+    """About n pixels, of which such a share comes in patches."""
     if share == 0.0:
         return Draw(pixels.draw(n_rays, generator))
+    size = config.patch_size
     n_patches = max(1, round(share * n_rays / size**2))
     n_singles = max(n_rays - n_patches * size**2, 0)
     return Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator, config.align))

@@ -20,7 +20,7 @@ from nerfkit.train.align import Alignment, joined
 from nerfkit.train.exposure import Exposure
 from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer
-from nerfkit.train.patches import Detail, PatchLoss, Windows, detail_of, draw, judges_of
+from nerfkit.train.patches import Detail, PatchLoss, Windows, detail_of, draw, judges_of, share_at
 from nerfkit.train.pixels import Patches, Pixels
 from nerfkit.train.realign import Realignment
 from nerfkit.train.refine import Poses
@@ -96,7 +96,8 @@ class Training:
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
-        drawn = draw(pixels, n_rays, self.clock.step, config, self.generator)
+        share = share_at(self.clock.step, self.clock.progress(model.config), config)
+        drawn = draw(pixels, n_rays, share, config, self.generator)
         n_rays = len(drawn.picked)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
         backdrops = pixels.background(drawn.n_draws, self.generator)
@@ -139,8 +140,8 @@ class Training:
 
     def _windows(self, patches: Patches | None, backdrops: Float[Tensor, "n 3"]) -> Windows | None:
         """What is about patches in their photographs, if they are to be laid where they fit."""
-        model, config = self.model, self.model.config.train
-        if patches is None or self.alignment is None or not self.alignment.is_on(self.clock.progress(model.config)):
+        config = self.model.config.train
+        if patches is None or self.alignment is None:
             return None
         side = patches.size + 2 * config.align
         around = patches.pixels(config.align)
@@ -170,11 +171,12 @@ class Training:
         """Compile every kernel by two steps whose result is thrown away."""
         model = self.model
         before = {name: value.clone() for name, value in model.sampler.state_dict().items()}
-        for step in (0, 1):  # with patches and without
-            clock, generator = Clock(step), torch.Generator().manual_seed(0)
+        train = model.config.train
+        for clock in (Clock(), Clock(4 * train.steps, train.time_budget)):  # at the end of a training there are patches
+            generator = torch.Generator().manual_seed(0)
             replace(self, clock=clock, generator=generator, exposure=None, alignment=None).learn(64)
         model.sampler.load_state_dict(before)
-        Optimizer(model.field, model.config.train).step(0.0)
+        Optimizer(model.field, train).step(0.0)
         with torch.no_grad():
             model.field.density(torch.zeros(1024, 3, device=model.device))
 

@@ -25,7 +25,7 @@ from nerfkit.scene.scene import Scene
 from nerfkit.train import step as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.losses import LOSSES, high_frequency
-from nerfkit.train.patches import PatchJudge, PatchLoss, RayJudge, detail_of, draw
+from nerfkit.train.patches import PatchJudge, PatchLoss, RayJudge, detail_of, draw, share_at
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.step import learn_in_stages
 from nerfkit.train.training import Training
@@ -112,20 +112,22 @@ def test_where_no_patch_fits_it_is_said(scene: Scene) -> None:
 
 
 def test_a_draw_is_single_pixels_and_patches_in_their_shares(scene: Scene) -> None:
-    pixels, config = Pixels(scene, CPU), TrainConfig(patch_share=0.5, patch_size=8)
-    drawn = draw(pixels, 1024, 5, config, generator())
+    pixels, config = Pixels(scene, CPU), TrainConfig(patch_size=8)
+    drawn = draw(pixels, 1024, 0.5, config, generator())
     assert len(drawn.singles) == 512 and len(drawn.patches) == 8 and len(drawn.picked) == 1024
     rows = drawn.each(torch.arange(drawn.n_draws)[:, None].float())[:, 0].long()
     assert Counter(Counter(rows.tolist()).values()) == {1: 512, 64: 8}
-    assert len(draw(pixels, 1024, 5, replace(config, patch_share=0.0), generator()).picked) == 1024
-    alone = draw(pixels, 10, 5, replace(config, patch_share=1.0), generator())
+    assert len(draw(pixels, 1024, 0.0, config, generator()).picked) == 1024
+    alone = draw(pixels, 10, 1.0, config, generator())
     assert len(alone.singles) == 0 and len(alone.patches) == 1
 
 
-def test_a_small_share_of_patches_comes_together_every_fourth_step(scene: Scene) -> None:
-    pixels, config = Pixels(scene, CPU), TrainConfig(patch_share=0.125, patch_size=8)
-    n_patches = [draw(pixels, 1024, step, config, generator()).n_draws for step in range(8)]
-    assert n_patches == [520, 1024, 1024, 1024] * 2
+def test_patches_wait_and_where_they_are_few_come_every_fourth_step() -> None:
+    few, many = TrainConfig(patch_share=0.125), TrainConfig(patch_share=0.5)
+    assert [share_at(step, 0.19, few) for step in range(4)] == [0.0] * 4
+    assert [share_at(step, 0.2, few) for step in range(8)] == [0.5, 0.0, 0.0, 0.0] * 2
+    assert [share_at(step, 0.2, many) for step in range(4)] == [0.5] * 4
+    assert share_at(0, 1.0, TrainConfig()) == 0.0
 
 
 SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0)
