@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -161,10 +161,6 @@ class LearningSampler(Sampler, Protocol):
 
     def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
         """After training step ``step``: learn from what its rays met, part by part, and from the field as it is now."""
-        ...
-
-    def narrow(self, allowed: Bool[Tensor, "levels r r r"]) -> None:
-        """From now on look at none but these cells, and of them at no more than so far."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -245,7 +245,7 @@ class LearnedOccupancy:
         if not young:
             doubted = open_now & ~wanted
             wanted[doubted] = ~self._trust.spend(candidates[doubted])
-        self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted) & self._allowed, self.stepping)
+        self._cells = Cells.of_bits(put(self._cells.bits, candidates, wanted), self.stepping)
 
     def _trust_in(self, cells: Int[Tensor, " n"], densest: Float[Tensor, " n"]) -> None:
         """Trust cells by the density that was found in them."""
@@ -296,11 +296,6 @@ class LearnedOccupancy:
 
         parts = parallel(density, range(0, len(positions), _CHUNK), self.device)
         return torch.cat([*parts, positions.new_empty(0)]).view(n_probes, -1).amax(0)
-
-    def narrow(self, allowed: Bool[Tensor, "levels r r r"]) -> None:
-        """From now on look at none but these cells, and of them at no more than so far."""
-        self._allowed &= Cells.of(allowed.to(self.device), self.stepping).bits
-        self._cells = Cells.of_bits(self._cells.bits & self._allowed, self.stepping)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

@@ -94,12 +94,6 @@ class OccupancyGrid:
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
             self._bake()
 
-    def narrow(self, allowed: Bool[Tensor, "levels r r r"]) -> None:
-        """From now on look at none but these cells, and of them at no more than so far."""
-        self.values[~allowed.view(self.values.shape).to(self.values.device)] = _NEVER
-        self._allowed = _may_be_occupied(self.values)
-        self._bake()
-
     @property
     def occupancy(self) -> float:
         """Share of all cells that count as occupied, in [0, 1]."""

@@ -153,11 +153,6 @@ class ProposalSampler:
             loss = interlevel(proposed, coarse, weights, fine) + _EXCESS_WEIGHT * (excess**2).mean()
         return list(torch.autograd.grad(loss, [*self.guide.matrices, self.guide.table], allow_unused=True)[:-1])
 
-    def narrow(self, allowed: Bool[Tensor, "levels r r r"]) -> None:
-        """From now on look at none but these cells, and of them at no more than so far."""
-        stepping = self._allowed.stepping
-        self._allow(self._allowed.bits & Cells.of(allowed.to(self.device), stepping).bits, stepping)
-
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
         state = {f"guide.{name}": tensor for name, tensor in self.guide.numbers().items()}

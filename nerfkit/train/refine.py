@@ -30,8 +30,6 @@ from nerfkit.cameras import Cameras
 from nerfkit.kernels.launch import parallel
 from nerfkit.poses import moved, moves_between, rotation_by, without_drift
 from nerfkit.render import Model, render_rays
-from nerfkit.sampling.seen import seen_cells
-from nerfkit.scene.scene import Scene
 from nerfkit.train.pixels import Pixels
 from nerfkit.types import Rays, Rendered
 
@@ -39,10 +37,6 @@ ROUNDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of the training after which a round takes place: when there is something to see, and while it can be used."""
 MOST_OFF = 0.03
 """Of a picture's longer side: how far poses may be off in it and yet be found, and the most that one round moves it."""
-_DOUBT = 2.0
-"""As far off poses may still be, in units of the longest way that a round moved a picture, which is a pixel or more."""
-_SUBJECT = 20.0
-"""Distance of the subject in near planes, as scenes are framed."""
 _REACH = (3.0, 0.5)
 """Pixels by which a camera's motion is tried, in the first and in the last round."""
 _N_PIXELS = (64, 512)
@@ -82,18 +76,16 @@ class Poses:
         self._has_moved = torch.zeros(len(cameras), dtype=torch.bool)
         self._focal = torch.stack([cameras.fl_x, cameras.fl_y], 1)
         self._n_rounds = 0
-        self._off = MOST_OFF
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that changes, to be saved with a checkpoint."""
-        n_rounds, off = torch.tensor(self._n_rounds), torch.tensor(self._off, dtype=torch.float64)
-        state = {"poses.c2w": self.c2w, "poses.has_moved": self._has_moved}
-        return state | {"poses.n_rounds": n_rounds, "poses.off": off}
+        rounds = torch.tensor(self._n_rounds)
+        return {"poses.c2w": self.c2w, "poses.has_moved": self._has_moved, "poses.n_rounds": rounds}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go back to a saved state."""
-        self.c2w, self._has_moved, n_rounds, off = state.values()
-        self._n_rounds, self._off = int(n_rounds), float(off)
+        self.c2w, self._has_moved, rounds = state.values()
+        self._n_rounds = int(rounds)
 
     def update(
         self, progress: float, n_rays: int, model: Model, pixels: Pixels, gains: Float[Tensor, "n_views 3"] | None
@@ -122,13 +114,12 @@ class Poses:
             return self._find(view, n, reach, model, pixels, None if gains is None else gains[view])
 
         moves = torch.stack(parallel(find, range(len(self.c2w)), model.device))
-        helped, before = (moves != 0).any(1), self.c2w
+        helped = (moves != 0).any(1)
         if helped.any():
             moves = moves / moves.new_tensor([1.0] * 3 + [model.frame.scale] * 3)
             self.c2w = without_drift(moved(self.c2w, moves), self._start, *self._seen(model, pixels))
             self._has_moved = self._has_moved | helped
             pixels.look_from(self.c2w)
-        self._narrow(before, model, pixels.scene)
         return self._record(int(helped.sum()))
 
     def turn(self, offsets: Float[Tensor, "n_views 2"], model: Model, pixels: Pixels) -> None:
@@ -144,20 +135,6 @@ class Poses:
         self.c2w = without_drift(moved(self.c2w, moves), self._start, *self._seen(model, pixels))
         self._has_moved = self._has_moved | (offsets != 0).any(1)
         pixels.look_from(self.c2w)
-
-    def _narrow(self, before: Float[Tensor, "n_views 3 4"], model: Model, scene: Scene) -> None:
-        """Leave out of account what lies outside of silhouettes, which poses that may be far off had made wider.
-
-        That is done anew whenever poses are known twice as well, but not before half of the rounds, as earlier ones may
-        find nothing for want of a field. What is not looked at costs nothing.
-        """
-        subject = _SUBJECT * scene.frame.near_plane
-        turn, shift = (part.norm(dim=1) for part in moves_between(before, self.c2w).split(3, dim=1))
-        ways = (turn + shift / subject) / torch.tensor(self._pixel)  # in pixels
-        off = float((_DOUBT * ways.clamp(min=1.0) / torch.tensor(self._most)).max()) * MOST_OFF
-        if scene.has_alpha and 2 * self._n_rounds >= len(ROUNDS) and off < 0.5 * self._off:
-            self._off = off
-            model.sampler.narrow(seen_cells(scene, model.config.sampler.resolution, off))
 
     def _seen(
         self, model: Model, pixels: Pixels

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from worlds import Ball, check_that_a_saved_one_goes_on, check_that_it_narrows, distances, half_cell, train
+from worlds import Ball, check_that_a_saved_one_goes_on, distances, half_cell, train
 
 from nerfkit.config import SamplerConfig
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
@@ -218,10 +218,6 @@ def test_refreshes_grow_rarer() -> None:
         refreshes += [step] if step % sampler._period() == 0 else []
     gaps = [b - a for a, b in zip(refreshes, refreshes[1:], strict=False)]
     assert gaps[:2] == [2, 2] and gaps[-1] == 4 * 8 and sorted(gaps) == gaps
-
-
-def test_it_can_be_narrowed(device: torch.device) -> None:
-    check_that_it_narrows(LearnedOccupancy(CONFIG, 1, device), train)
 
 
 @pytest.mark.parametrize("at", [3, 18, 30])

@@ -7,15 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import (
-    Ball,
-    check_that_a_saved_one_goes_on,
-    check_that_it_narrows,
-    distances,
-    half_cell,
-    met_of,
-    rays_through,
-)
+from worlds import Ball, check_that_a_saved_one_goes_on, distances, half_cell, met_of, rays_through
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.occupancy import UNKNOWN
@@ -115,10 +107,6 @@ def test_steps_grow_where_there_is_a_background(n_levels: int, cone_angle: float
     stepping = OccupancyGrid(config, n_levels, torch.device("cpu")).stepping
     assert (stepping.cone_angle > 0.0) == grows == (stepping.max_step > stepping.min_step)
     assert stepping.min_step == pytest.approx(math.sqrt(3.0) / 128 * 0.5 ** (n_levels - 1))
-
-
-def test_it_can_be_narrowed(device: torch.device) -> None:
-    check_that_it_narrows(OccupancyGrid(CONFIG, 1, device), probe)
 
 
 @pytest.mark.parametrize("at", [3, 8, 30])

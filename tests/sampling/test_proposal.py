@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from worlds import Ball, check_that_a_saved_one_goes_on, check_that_it_narrows, rays_through, train
+from worlds import Ball, check_that_a_saved_one_goes_on, rays_through, train
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.composite import composite
@@ -209,10 +209,6 @@ def test_nothing_is_proposed_outside_of_what_is_allowed(device: torch.device) ->
     samples = sampler.sample(rays, torch.full((300,), 0.5, device=device))
     places = sample_positions(rays, samples)[: samples.n_owned]
     assert samples.n_owned > 500 and float(places[:, 0].max()) < 0.5 + 0.06  # a long step reaches over the border
-
-
-def test_it_can_be_narrowed(device: torch.device) -> None:
-    check_that_it_narrows(ProposalSampler(CONFIG, 1, device), learn)
 
 
 @pytest.mark.parametrize("at", [3, 130])

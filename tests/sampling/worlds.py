@@ -78,23 +78,6 @@ def half_cell(n_levels: int) -> Tensor:
     return 0.87 / RESOLUTION * torch.tensor([0.5 ** (n_levels - 1 - k) for k in range(n_levels)]).view(-1, 1, 1, 1)
 
 
-def check_that_it_narrows(sampler: Any, learn: Callable[[Any, range], None]) -> None:
-    """What is no longer allowed is given up at once and for good; nothing is allowed that was not before."""
-    half, other = torch.zeros(2, 1, RESOLUTION, RESOLUTION, RESOLUTION, dtype=torch.bool)
-    half[:, :16], other[:, 12:] = True, True
-    learn(sampler, range(1, 33))
-    with torch.no_grad():
-        before = sampler.cells().occupied.cpu().view_as(half)
-        sampler.narrow(half)
-        assert torch.equal(sampler.cells().occupied.cpu().view_as(half), before & half)
-        assert (before & ~half).any() and (before & half & ~other).any()
-        sampler.narrow(other)
-    learn(sampler, range(33, 97))
-    with torch.no_grad():
-        after = sampler.cells().occupied.cpu().view_as(half)
-    assert after.any() and not after[~(half & other)].any()
-
-
 def check_that_a_saved_one_goes_on(
     new: Callable[..., Any], at: int, until: int, learn: Callable[[Any, range], None]
 ) -> None:

@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, ball_cameras, draw_ball
+from conftest import ball_cameras, draw_ball
 
 from nerfkit.assess import refined, scene_of
 from nerfkit.cli import main
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.poses import moved, moves_between, without_drift
 from nerfkit.run import Run
-from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene import Scene, load_scene
-from nerfkit.train import loop
 from nerfkit.train import refine as module
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.pixels import Pixels
@@ -152,19 +150,6 @@ def test_a_turn_moves_what_cameras_show_by_the_offsets(exact: Scene, monkeypatch
     before, after = (each.project(view, points)[0] for each in (cameras, replace(cameras, c2w=poses.c2w)))
     assert torch.allclose((after - before).view(N, -1, 2).mean(1), offsets, rtol=0.05, atol=0.02)
     assert torch.equal(poses.c2w[0], cameras.c2w[0]) and torch.equal(train_poses(pixels.scene), poses.c2w)
-
-
-def test_silhouettes_close_in_once_poses_are_known(
-    exact: Scene, wrong: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for where in (module, loop):
-        monkeypatch.setattr(where, "MOST_OFF", 0.2)  # of so small a picture: seven pixels
-    checkpoint = train(wrong, CONFIG, tmp_path / "run").load_checkpoint()
-    cells = (checkpoint.sampler["values"] >= 0).view(1, 32, 32, 32)
-    wide, true = seen_cells(wrong, 32, 0.2), seen_cells(exact, 32)
-    assert int(cells.sum()) < 0.8 * int(wide.sum()) and not cells[~wide].any()
-    assert cells[true].float().mean() > 0.999
-    assert 2.0 / SIZE <= float(checkpoint.optimizer["poses.off"]) < 0.1
 
 
 @pytest.mark.usefixtures("any_move")
