@@ -230,6 +230,7 @@ def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tu
         monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-1], None))
         monkeypatch.setattr(stepping, "learn_by", lambda judge, target, where, *call: learn(model, *call[:-1], judge))
     training = Training.new(scene, model)
+    training.clock.step = 12  # late enough for patches
     step = training.learn(600)
     return [p.grad.clone() for p in [*model.field.small_parameters()[:-5], model.field.table]] + [
         p.grad.clone() for p in model.field.head_parameters()
@@ -295,7 +296,7 @@ def test_convolutions_at_samples_learn_what_autograd_says(scene: Scene) -> None:
 
 
 def test_convolutions_at_samples_are_trained(scene: Scene) -> None:
-    config = replace(SAMPLED, train=replace(SAMPLED.train, report_every=10))
+    config = replace(SAMPLED, train=replace(SAMPLED.train, steps=60, warmup_steps=5, report_every=10))
     model = model_of(scene, config)
     reports = list(fit(scene, config, model=model))
     assert reports[-1].loss < reports[0].loss
