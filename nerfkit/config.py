@@ -71,8 +71,7 @@ class FieldConfig:
     """Outputs of the density network; the first is the log density, all go on to the colour network."""
     head: Literal["none", "deferred", "sample"] = "none"
     """Convolutions over neighbouring rays: deferred ones correct the colours of a picture by what rays gathered, those
-    at each sample take the place of the colour network's last layers, behind ``sampler.kind = "proposal"`` alone. A
-    head learns from patches: see ``train.patch_share``."""
+    at each sample take the place of the colour network's last layers, behind ``sampler.kind = "proposal"`` alone."""
     head_features: int = 8
     """Numbers that a ray gathers for a deferred head beside its colour, 13 at most."""
     head_width: int = 16
@@ -125,8 +124,9 @@ class TrainConfig:
     """Stop after this many steps; 0 leaves it to the time budget."""
     time_budget: float = 300.0
     """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
-    patch_share: float = 0.0
-    """Share of the rays that are drawn as square patches, which is what a head and the losses on patches learn from."""
+    patch_share: float = 0.1
+    """Share of the rays that are drawn as square patches, where there is what learns from them: ``field.head``,
+    ``train.align`` or ``train.high_frequency``."""
     patch_size: int = 16
     """Pixels along one side of a patch."""
     align: int = 0
@@ -186,6 +186,11 @@ class Config:
     engine: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes CUDA where it works."""
 
+    @property
+    def has_patches(self) -> bool:
+        """Whether anything learns from patches."""
+        return self.field.head != "none" or self.train.align > 0 or self.train.high_frequency > 0.0
+
 
 _POSITIVE = """
     field.n_levels field.n_features field.log2_table_size field.base_resolution field.finest_resolution field.width
@@ -213,7 +218,7 @@ def check(config: Config) -> Config:
     for key in _NOT_NEGATIVE:
         if not values[key] >= 0:
             raise ConfigError(f"{key}: expected 0 or more, found {values[key]!r}")
-    _check_patches(config, values)
+    _check_patches(config)
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":
@@ -228,17 +233,13 @@ def check(config: Config) -> Config:
     return config
 
 
-def _check_patches(config: Config, values: dict[str, Any]) -> None:
+def _check_patches(config: Config) -> None:
     """Whether heads and the losses on patches have what they need. Raises ConfigError."""
     field, train = config.field, config.train
-    if not 0.0 <= train.patch_share <= 1.0:
-        raise ConfigError(f"train.patch_share: expected a share from 0 to 1, found {train.patch_share!r}")
+    if not 0.0 < train.patch_share <= 1.0:
+        raise ConfigError(f"train.patch_share: expected a share above 0, 1 at most, found {train.patch_share!r}")
     if train.patch_size < _SMALLEST_PATCH:
         raise ConfigError(f"train.patch_size: expected at least {_SMALLEST_PATCH}, found {train.patch_size!r}")
-    if train.patch_share == 0.0:
-        for key, without in _OF_PATCHES.items():
-            if values[key] != without:
-                raise ConfigError(f"{key}: {values[key]} is learnt from patches; set train.patch_share, 0.1 or so")
     if not 1 <= field.head_features <= 13:
         raise ConfigError(f"field.head_features: expected 1 to 13, found {field.head_features!r}")
     if field.head == "sample" and config.sampler.kind != "proposal":
@@ -249,8 +250,6 @@ def _check_patches(config: Config, values: dict[str, Any]) -> None:
 
 _SMALLEST_PATCH = 5
 """Pixels along one side: a trained network's eye for detail sees the 5x5 surroundings of a pixel."""
-_OF_PATCHES = {"field.head": "none", "train.align": 0, "train.high_frequency": 0.0}
-"""Settings that only patches serve, by what they are without."""
 
 
 def tile_counts(tiles: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nerfkit.config import ConfigError, TrainConfig
+from nerfkit.config import Config, ConfigError, TrainConfig
 from nerfkit.fields.conv import DeferredHead
 from nerfkit.kernels.lesson import Verdict
 from nerfkit.perceptual import FirstBlock, LpipsError
@@ -79,12 +79,11 @@ _EVERY = 4
 """Steps of which one has patches, all that are due: what a judge takes does not grow with their number."""
 
 
-def share_at(step: int, progress: float, config: TrainConfig) -> float:
+def share_at(step: int, progress: float, config: Config) -> float:
     """Share of the rays of a step that come in patches."""
-    if progress < BEGIN:
-        return 0.0
-    every = _EVERY if config.patch_share * _EVERY <= 1.0 else 1
-    return every * config.patch_share if step % every == 0 else 0.0
+    share = config.train.patch_share
+    every = _EVERY if share * _EVERY <= 1.0 else 1
+    return every * share if config.has_patches and progress >= BEGIN and step % every == 0 else 0.0
 
 
 def draw(pixels: Pixels, n_rays: int, share: float, config: TrainConfig, generator: torch.Generator) -> Draw:

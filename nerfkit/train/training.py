@@ -96,7 +96,7 @@ class Training:
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
         model, pixels, exposure, config = self.model, self.pixels, self.exposure, self.model.config.train
-        share = share_at(self.clock.step, self.clock.progress(model.config), config)
+        share = share_at(self.clock.step, self.clock.progress(model.config), model.config)
         drawn = draw(pixels, n_rays, share, config, self.generator)
         n_rays = len(drawn.picked)
         jitter = torch.rand(n_rays, generator=self.generator).to(model.device)

@@ -147,9 +147,9 @@ def test_a_capture_with_background_is_resumed_alike(kind: str, toy_capture: Path
     assert_same(run.load_checkpoint(), through)
 
 
-PATCHES = {"patch_share": 0.3, "patch_size": 8}
+PATCHES = {"patch_share": 0.3, "patch_size": 8, "high_frequency": 0.1}
 WITH_NEIGHBOURS = {
-    "laid": {"field": {"head": "deferred"}, "train": PATCHES | {"align": 1, "high_frequency": 0.1}},
+    "laid": {"field": {"head": "deferred"}, "train": PATCHES | {"align": 1}},
     "bent": {"train": {"realign": 2}},
     "at samples": {"field": {"head": "sample"}, "sampler": {"kind": "proposal"}, "train": PATCHES},
 }

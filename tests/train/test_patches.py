@@ -123,11 +123,11 @@ def test_a_draw_is_single_pixels_and_patches_in_their_shares(scene: Scene) -> No
 
 
 def test_patches_wait_and_where_they_are_few_come_every_fourth_step() -> None:
-    few, many = TrainConfig(patch_share=0.125), TrainConfig(patch_share=0.5)
+    few, many = (Config(train=TrainConfig(patch_share=share, high_frequency=0.1)) for share in (0.125, 0.5))
     assert [share_at(step, 0.19, few) for step in range(4)] == [0.0] * 4
     assert [share_at(step, 0.2, few) for step in range(8)] == [0.5, 0.0, 0.0, 0.0] * 2
     assert [share_at(step, 0.2, many) for step in range(4)] == [0.5] * 4
-    assert share_at(0, 1.0, TrainConfig()) == 0.0
+    assert share_at(0, 1.0, Config()) == 0.0, "nothing learns from patches"
 
 
 SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0)
@@ -190,7 +190,7 @@ def test_fine_detail_is_added_by_its_weight() -> None:
 def test_weights_that_are_missing_are_asked_for_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="train.detail: no vgg16 weights: there is no vgg16-397923af.pth"):
-        detail_of(TrainConfig(detail="vgg", high_frequency=0.1, patch_share=0.1))
+        detail_of(TrainConfig(detail="vgg", high_frequency=0.1))
     assert detail_of(TrainConfig(detail="vgg")) is high_frequency, "nothing is loaded that nothing asks"
 
 

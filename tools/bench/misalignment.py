@@ -42,29 +42,27 @@ from nerfkit.train.loop import fit, model_of
 from nerfkit.train.realign import bent
 
 Tree = dict[str, dict[str, Any]]
-TRAINED: Tree = {"train": {"patch_share": 0.1}}
-HEAD: Tree = {"field": {"head": "deferred"}} | TRAINED
 METHODS: dict[str, Tree] = {
     "plain": {},
-    "patches": {"train": {"patch_share": 0.1}},
-    "conv": HEAD,
-    # Of fewer weights, without the head and with it.
-    "narrow": {"field": {"width": 40}},
-    "narrow+conv": {"field": {"width": 40, "head_features": 4, "head_width": 4} | HEAD["field"]} | TRAINED,
+    # The convolutional head on top of the colour network, and in its place: of fewer weights than that has.
+    "conv": {"field": {"head": "deferred", "head_features": 13}},
     "flat": {"field": {"color_layers": 0}},
-    "flat+conv": {"field": {"color_layers": 0, "head_width": 4} | HEAD["field"]} | TRAINED,
-    # Convolutions at each sample, which only proposals place alike, and those without.
+    "flat+conv": {"field": {"color_layers": 0, "head": "deferred", "head_width": 8}},
+    # Convolutions at each sample, which only proposals place alike, and proposals without.
     "proposal": {"sampler": {"kind": "proposal"}},
     "sample": {"sampler": {"kind": "proposal"}, "field": {"head": "sample"}, "train": {"patch_share": 1.0}},
-    "hf": {"train": {"patch_share": 0.1, "high_frequency": 0.1}},
-    "align": {"train": {"patch_share": 0.1, "align": 2}},
-    "align+hf": {"train": {"patch_share": 0.1, "align": 2, "high_frequency": 0.1}},
-    "conv+align": {"field": HEAD["field"], "train": {"patch_share": 0.1, "align": 2}},
-    "conv+align+hf": {"field": HEAD["field"], "train": {"patch_share": 0.1, "align": 2, "high_frequency": 0.1}},
+    "hf": {"train": {"high_frequency": 0.1}},
+    "align": {"train": {"align": 2}},
+    "align+hf": {"train": {"align": 2, "high_frequency": 0.1}},
+    "conv+align": {"field": {"head": "deferred", "head_features": 13}, "train": {"align": 2}},
+    "conv+align+hf": {
+        "field": {"head": "deferred", "head_features": 13},
+        "train": {"align": 2, "high_frequency": 0.1},
+    },
     "poses": {"train": {"poses": True}},
     "realign": {"train": {"realign": 2}},
     "poses+realign": {"train": {"poses": True, "realign": 2}},
-    "align+realign": {"train": {"patch_share": 0.1, "align": 2, "realign": 2}},
+    "align+realign": {"train": {"align": 2, "realign": 2}},
 }
 ERRORS = ("none", "shift", "pose", "mover")
 
