@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from itertools import groupby
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import record
+from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, check, from_dict, load_preset
@@ -65,6 +64,8 @@ METHODS: dict[str, Tree] = {
     "align+realign": {"train": {"align": 2, "realign": 2}},
 }
 ERRORS = ("none", "shift", "pose", "mover")
+_BY_PIXELS = ("shift", "pose")
+"""Errors that are the larger the more ``--pixels``."""
 
 
 def with_ball(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -138,19 +139,34 @@ def train(scene: Scene, config: Config) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Means over seeds, in Markdown; the spread of the aligned PSNR where there are several."""
-    heads = ["scene", "error", "method", "PSNR", "aligned PSNR", "high-pass", "aligned high-pass", "GMSD", "offset"]
+    heads = [
+        "scene",
+        "training",
+        "error",
+        "method",
+        "PSNR",
+        "aligned PSNR",
+        "high-pass",
+        "aligned high-pass",
+        "GMSD",
+        "offset",
+    ]
     heads += ["weights", "steps"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
 
-    def key(row: dict[str, Any]) -> tuple[str, int, int]:
-        return f"{row['scene']}/{row['downscale']}", ERRORS.index(row["error"]), list(METHODS).index(row["method"])
+    def key(row: dict[str, Any]) -> tuple[str, str, float, int, float, int]:
+        scene, pixels = f"{row['scene']}/{row['downscale']}", row["pixels"] if row["error"] in _BY_PIXELS else 0.0
+        what = ERRORS.index(row["error"]), pixels, list(METHODS).index(row["method"])
+        return scene, row["config"], row["budget"], *what
 
-    for (scene, error, method), group in groupby(sorted(rows, key=key), key):
+    for (scene, config, budget, error, pixels, method), group in groupby(sorted(rows, key=key), key):
         each = list(group)
         mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
         spread = (max(row["aligned_psnr"] for row in each) - min(row["aligned_psnr"] for row in each)) / 2
         aligned = f"{mean['aligned_psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
-        cells = [scene, ERRORS[error], list(METHODS)[method], f"{mean['psnr']:.2f}", aligned]
+        training = f"{budget:.0f} s" + (f", {Path(config).stem}" if config else "")
+        wrong = ERRORS[error] + (f" {pixels:g} px" if pixels else "")
+        cells = [scene, training, wrong, list(METHODS)[method], f"{mean['psnr']:.2f}", aligned]
         cells += [f"{mean[name]:.2f}" for name in ("high_pass", "aligned_high_pass")]
         cells += [f"{mean['gmsd']:.4f}", f"{mean['aligned_offset']:.2f} px", f"{each[0]['network_parameters']}"]
         cells += [f"{fmean(row['n_steps'] for row in each):.0f}"]
@@ -173,8 +189,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_intermixed_args()
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = Rows(options.results)
     base = dataclasses.asdict(load_preset(options.config) if options.config else Config())
     for path in options.scenes:
         for seed in options.seeds:
@@ -183,7 +198,7 @@ def main() -> None:
                     what = {"scene": path.resolve().name, "downscale": options.downscale, "error": error}
                     what |= {"pixels": options.pixels, "method": method, "seed": seed, "budget": options.seconds}
                     what |= {"config": str(options.config or "")}
-                    if any(what.items() <= row.items() for row in rows):
+                    if rows.has(what):
                         continue
                     fixed = {"time_budget": options.seconds, "steps": 0, "seed": seed}
                     over = {"data": {"downscale": options.downscale}, **METHODS[method]}
@@ -191,12 +206,9 @@ def main() -> None:
                     tree = {name: base[name] | part for name, part in over.items()}
                     config = check(from_dict(Config, base | tree))
                     scene = disturbed(load_scene(path, config.data), error, options.pixels, seed)
-                    row = record("misalignment", **what, **train(scene, config))
-                    rows.append(row)
-                    with options.results.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    rows.add(record("misalignment", **what, **train(scene, config)))
     if options.table:
-        print(table(rows))
+        print(table(rows.each))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,24 @@ def record(name: str, **figures: Any) -> dict[str, Any]:
     line = {"bench": name, "time": now(), **figures, **machine}
     print(json.dumps(line), flush=True)
     return line
+
+
+class Rows:
+    """The measurements of a bench, one JSON line each in a file; a bench that was stopped goes on where it was."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.each = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def has(self, what: dict[str, Any]) -> bool:
+        """Whether a row says all of this."""
+        return any(what.items() <= row.items() for row in self.each)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row to the file, too."""
+        self.each.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def seconds(fn: Callable[[], Any], n_runs: int = 15, device: str = "cpu") -> dict[str, float]:

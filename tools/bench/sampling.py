@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import tempfile
 import time
@@ -29,7 +28,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from record import record
+from record import Rows, record
 from torch import Tensor
 
 from nerfkit.assess import backdrop, evaluate_run, truth
@@ -198,15 +197,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="keep the run folders here")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_intermixed_args()
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = Rows(options.results)
     base = load_preset(options.config) if options.config else Config()
     for scene in options.scenes:
         for seed in options.seeds:
             for name in options.samplers:
                 what = {"scene": scene.resolve().name, "downscale": options.downscale, "sampler": name, "seed": seed}
                 what |= {"budget": options.seconds, "config": str(options.config or "")}
-                if any(what.items() <= row.items() for row in rows):
+                if rows.has(what):
                     continue
                 config = dataclasses.replace(
                     base,
@@ -218,12 +216,9 @@ def main() -> None:
                     preset = f"-{options.config.stem}" if options.config else ""
                     folder = f"{what['scene']}-{options.downscale}{preset}-{name}-{seed}-{options.seconds:.0f}s"
                     found = train(scene, config, (options.runs or Path(scratch)) / folder)
-                row = record("sampling", **what, **found)
-                rows.append(row)
-                with options.results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                rows.add(record("sampling", **what, **found))
     if options.table:
-        print(table(rows))
+        print(table(rows.each))
 
 
 if __name__ == "__main__":
