@@ -315,44 +315,28 @@ def learn(
     background: Float[Tensor, "n_rays 3"],
     lesson: Lesson,
     meeting: bool = False,
+    judge: Judge | None = None,
 ) -> Learned:
     """`cast`, a loss and its backward pass at once: a training step's share, in two calls of compiled code.
 
     Each operation on tensors finds its own code gone from the cache after such a call, and takes ten times as long as
-    usual; a loss and its graph would cost a fifth of a step. With ``meeting`` it also tells what the rays met.
+    usual; a loss and its graph would cost a fifth of a step. With ``meeting`` it also tells what the rays met. A
+    ``judge`` brings a loss of its own between the two calls, which may compare all that the rays gathered with what it
+    likes; of the lesson's loss only the ``truth`` is used then, for the squared error of the colours that it made.
     """
-    done = _forth(target, where, rays, jitter, background, lesson, learning=True)
+    done = _forth(target, where, rays, jitter, background, lesson, learning=judge is None)
+    n_samples, loss, error = done.totals.tolist()
+    if judge is None:
+        rgb, g_gathered, g_more = done.rgb[:, :3], done.g_rgb, ()
+    else:
+        verdict = judge(done.rgb)
+        loss, rgb, g_gathered, g_more = verdict.loss, verdict.rgb, verdict.g_gathered.contiguous(), verdict.g_more
+        error = float((rgb - lesson.truth).square().sum())
     nothing = torch.zeros(len(rays))
-    g_weights = _back(target, background, lesson, done, [done.g_rgb, nothing, nothing])
+    g_weights = _back(target, background, lesson, done, [g_gathered, nothing, nothing])
     met = _met(where, rays, done, lesson.truth, background) if meeting else None
     _give_back(done.room)
-    n_samples, loss, squared_error = done.totals.tolist()
-    return Learned(g_weights, done.rgb[:, :3], done.opacity, int(n_samples), loss, squared_error, met)
-
-
-def learn_by(
-    judge: Judge,
-    target: Target,
-    where: Where,
-    rays: Rays,
-    jitter: Float[Tensor, " n_rays"],
-    background: Float[Tensor, "n_rays 3"],
-    lesson: Lesson,
-    meeting: bool = False,
-) -> Learned:
-    """`learn` with a loss of the caller's, which may compare all that the rays gathered with what it likes.
-
-    Of the lesson's own loss only the ``truth`` is used: for the squared error of the colours that the judge made.
-    """
-    done = _forth(target, where, rays, jitter, background, lesson, learning=False)
-    verdict = judge(done.rgb)
-    nothing = torch.zeros(len(rays))
-    g_weights = _back(target, background, lesson, done, [verdict.g_gathered.contiguous(), nothing, nothing])
-    met = _met(where, rays, done, lesson.truth, background) if meeting else None
-    _give_back(done.room)
-    error = float((verdict.rgb - lesson.truth).square().sum())
-    n_samples = int(done.packed_info[:, 1].sum())
-    return Learned(g_weights, verdict.rgb, done.opacity, n_samples, verdict.loss, error, met, verdict.g_more)
+    return Learned(g_weights, rgb, done.opacity, int(n_samples), loss, error, met, g_more)
 
 
 def _met(where: Where, rays: Rays, done: _Pass, truth: Tensor, background: Tensor) -> Met:

@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.lesson import Learned, Lesson
-from nerfkit.kernels.raycast import learn, learn_by
+from nerfkit.kernels.raycast import learn
 from nerfkit.render import Model, Staged, render_in_stages, render_patches
 from nerfkit.train.losses import Huber, distortion
 from nerfkit.train.patches import PatchJudge, RayJudge
@@ -68,10 +68,7 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
             judge = RayJudge(Huber(lesson.delta, lesson.factor), lesson.truth, model.field.head)
         if target is None or (judge is not None and model.apron):
             return learn_in_stages(model, *some, lesson, judge)
-        where = model.sampler.steps(*some[:2])
-        if judge is None:
-            return learn(target, where, *some, lesson, watched)
-        return learn_by(judge, target, where, *some, lesson, watched)
+        return learn(target, model.sampler.steps(*some[:2]), *some, lesson, watched, judge)
 
     def task(i: int) -> list[Learned | None]:
         return [learn_part(part) for part in range(i, len(bounds) - 1, n_tasks)]
@@ -84,7 +81,7 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
 def learn_in_stages(
     model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | RayJudge | None
 ) -> Learned:
-    """What `learn` and `learn_by` do, one stage after the other, over all rays.
+    """What `learn` does, one stage after the other, over all rays.
 
     Where neighbours take part, rays do not end early: all have as many samples.
     """

@@ -20,7 +20,7 @@ from nerfkit.kernels.hashgrid import HashGrid, grid_layout
 from nerfkit.kernels.lesson import Lesson, Verdict
 from nerfkit.kernels.march import Stepping
 from nerfkit.kernels.occupancy import pack_bits
-from nerfkit.kernels.raycast import Networks, Target, cast, learn, learn_by
+from nerfkit.kernels.raycast import Networks, Target, cast, learn
 from nerfkit.types import Rays, Samples
 
 CPU = torch.device("cpu")
@@ -177,7 +177,7 @@ def test_learning_by_a_judge_is_casting_its_loss_and_a_backward_pass() -> None:
         g_gathered, g_mix = torch.autograd.grad(loss, leaves)
         return Verdict(loss.item(), g_gathered, gathered @ mix, (g_mix,))
 
-    learned = learn_by(judge, target, cells, rays(), *columns(), Lesson(truth, 0.1, 3.0, 1e-3, 0.8, 20000))
+    learned = learn(target, cells, rays(), *columns(), Lesson(truth, 0.1, 3.0, 1e-3, 0.8, 20000), judge=judge)
     g_table = target.table.grad
     target.table.grad = None
     gathered, *_, packed_info = cast(target, cells, rays(), *columns(), 1e-3, 0.8, 20000)

@@ -227,8 +227,7 @@ def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tu
         model.field.head.matrices[1].normal_(generator=generator(4))
     if staged:
         learn = stepping.learn_in_stages
-        monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-1], None))
-        monkeypatch.setattr(stepping, "learn_by", lambda judge, target, where, *call: learn(model, *call[:-1], judge))
+        monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
     training = Training.new(scene, model)
     training.clock.step = 12  # late enough for patches
     step = training.learn(600)
