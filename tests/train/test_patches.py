@@ -244,6 +244,24 @@ def test_a_step_is_the_same_by_whole_rays_and_in_stages(scene: Scene, monkeypatc
         assert_close(actual, wanted)
 
 
+def test_the_samples_of_a_large_patch_have_room(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, patch_size=30))
+    monkeypatch.setattr("nerfkit.train.training._ROOM", 1)
+    monkeypatch.setattr("nerfkit.train.training.TASK_SAMPLES", 1024)  # room for each of four tasks, were they alike
+
+    def n_samples(staged: bool) -> int:
+        training = Training.new(scene, model_of(scene, config))
+        training.clock.step = 12
+        if staged:
+            learn = stepping.learn_in_stages
+            model = training.model
+            monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
+        return training.learn(64).n_samples
+
+    whole = n_samples(False)
+    assert whole > 1024 and whole == n_samples(True)
+
+
 def test_a_step_does_not_depend_on_the_number_of_threads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     many, _ = gradients(scene, monkeypatch, False)
     monkeypatch.setattr(stepping, "parallel", lambda fn, items, device: [fn(item) for item in items])
