@@ -176,9 +176,7 @@ def seen_along(
             alphas = 1 - torch.exp(-sigmas.float().view(n, STEPS) * step)
             alphas[:, -1] = 1
             before = torch.cumprod(torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas[:, :-1]], 1), 1)
-            gathered = ((before * alphas)[..., None] * rgbs).sum(1)
-            head = getattr(field, "head", None)
-            return gathered if head is None else head.alone(gathered).clamp(0.0, 1.0)
+            return ((before * alphas)[..., None] * rgbs[..., :3]).sum(1)
 
     parts = parallel(part, range(0, len(points), _CHUNK), points.device)
     return torch.cat(parts) if parts else points.new_zeros(0, 3)

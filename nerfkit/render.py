@@ -100,14 +100,12 @@ class Model:
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
 
     def finish(self, seen: Rendered) -> Rendered:
-        """What rays gathered with the colours that the field's head makes of it: of a whole picture (h, w, ...), or of
-        rays alone (n, ...)."""
+        """What the rays of a whole picture (h, w, ...) gathered, with the colours that the field's head makes of it."""
         head = getattr(self.field, "head", None)
         if head is None:
             return seen
         gathered = torch.cat([seen.rgb, seen.features], -1)
-        rgb = corrected(head, gathered) if gathered.dim() == 3 else head.alone(gathered).detach()
-        return replace(seen, rgb=rgb, features=seen.features[..., :0])
+        return replace(seen, rgb=corrected(head, gathered), features=seen.features[..., :0])
 
     def within(self, box: Box) -> Model:
         """The same without the cells whose middle lies outside of a box; what is left learns nothing more."""

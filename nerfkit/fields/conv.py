@@ -23,29 +23,27 @@ _STRIP = 1 << 18
 
 
 class DeferredHead(nn.Module):
-    """``rgb + 0.25 tanh(conv(relu(conv(f))))`` of what rays gathered, a colour and features f; see `convolved`.
+    """What neighbours differ in, put into their colours: of what rays gathered, a colour and features f,
 
-    Where a ray has met nothing its features are zero, and remain so: there are no biases. The second matrix begins as
-    zero: a head that has learnt nothing changes no pixel.
+        rgb + 0.25 tanh(conv(relu(conv(f)))),
+
+    the first a `convolved` with a matrix, the second one without. Where neighbours are alike nothing changes, and a
+    ray that is seen alone needs no head: what one pixel knows of itself is the colour network's to say. The second
+    convolution begins as zero: a head that has learnt nothing changes no pixel.
     """
 
     def __init__(self, n_features: int, width: int, generator: torch.Generator):
         super().__init__()
         bound = math.sqrt(6.0 / n_features)
         first = (torch.rand(width, n_features, generator=generator) * 2.0 - 1.0) * bound
-        self.matrices = nn.ParameterList([nn.Parameter(first), nn.Parameter(torch.zeros(3, width))])
-        self.sides = nn.ParameterList(nn.Parameter(torch.zeros(*m.shape, 8)) for m in self.matrices)
+        self.matrix = nn.Parameter(first)
+        self.sides = nn.ParameterList([torch.zeros(width, n_features, 8), torch.zeros(3, width, 8)])
 
     def forward(self, pixels: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w 3"]:
         """Corrected colours of pictures or patches; about [0, 1]."""
-        x = convolved(pixels[..., 3:].permute(0, 3, 1, 2), self.matrices[0], self.sides[0])
-        x = convolved(F.relu(x), self.matrices[1], self.sides[1])
+        x = convolved(pixels[..., 3:].permute(0, 3, 1, 2), self.sides[0], self.matrix)
+        x = convolved(F.relu(x), self.sides[1])
         return pixels[..., :3] + _MOST * torch.tanh(x.permute(0, 2, 3, 1))
-
-    def alone(self, pixels: Float[Tensor, "n c"]) -> Float[Tensor, "n 3"]:
-        """Corrected colours of pixels as if their neighbours were like them."""
-        x = F.relu(pixels[:, 3:] @ self.matrices[0].t()) @ self.matrices[1].t()
-        return pixels[:, :3] + _MOST * torch.tanh(x)
 
 
 def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tensor, "h w 3"]:
@@ -62,9 +60,9 @@ def corrected(head: DeferredHead, picture: Float[Tensor, "h w c"]) -> Float[Tens
 
 
 def convolved(
-    x: Float[Tensor, "n c h w"], matrix: Float[Tensor, "d c"], sides: Float[Tensor, "d c 8"]
+    x: Float[Tensor, "n c h w"], sides: Float[Tensor, "d c 8"], matrix: Float[Tensor, "d c"] | float = 0.0
 ) -> Float[Tensor, "n d h w"]:
-    """3x3 convolution that is a matrix M for pixels whose neighbours are like them.
+    """3x3 convolution that is a matrix M, or nothing, for pixels whose neighbours are like them.
 
         y_p = M x_p + sum_t D_t (x_t - x_p)
 
@@ -104,5 +102,5 @@ class SampleHead(nn.Module):
         x = torch.mm(x.reshape(-1, x.shape[-1]), first.to(x.dtype).t()).view(n, height, width, k, -1)
         x = x.permute(0, 3, 4, 1, 2).reshape(n * k, -1, height, width)
         for matrix, sides in zip(others, self.sides, strict=True):
-            x = convolved(F.relu(x), matrix, sides)
+            x = convolved(F.relu(x), sides, matrix)
         return x.view(n, k, -1, height, width).permute(0, 3, 4, 1, 2)

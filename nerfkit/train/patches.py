@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,16 +35,25 @@ def detail_of(config: TrainConfig) -> Detail:
 
 @dataclass(frozen=True)
 class PatchLoss:
-    """What patches lose: pixel by pixel, and in fine detail."""
+    """What patches lose: pixel by pixel, and in fine detail.
+
+    The colour by which a whole patch is off pulls all of its rays one way, and a few patches would outshout the single
+    rays of the step, of which each has seen something else: its square counts by the share of all rays that come in
+    patches alone, wholly where there are no others.
+    """
 
     pixels: Huber
     detail: Detail
     weight: float
     """Factor on the detail; 0 leaves it out."""
+    share: float
+    """Of the rays in patches, (0, 1]."""
 
     def __call__(self, shown: Float[Tensor, "n s s 3"], truth: Float[Tensor, "n s s 3"]) -> Float[Tensor, ""]:
         """The loss of patches, summed."""
-        loss = self.pixels(shown.reshape(-1, 3), truth.reshape(-1, 3))
+        off = (shown - truth).mean((1, 2), keepdim=True)
+        fair = shown - (1.0 - math.sqrt(self.share)) * off
+        loss = self.pixels(fair.reshape(-1, 3), truth.reshape(-1, 3))
         return loss + self.weight * self.detail(shown, truth) if self.weight else loss
 
 
@@ -134,24 +144,6 @@ class PatchJudge:
         more = [] if self.head is None else [*self.head.parameters()]
         g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
         return Verdict(loss.item(), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
-
-
-@dataclass
-class RayJudge:
-    """The loss of single rays whose colours a head corrects, as if their neighbours were like them."""
-
-    loss: Huber
-    truth: Float[Tensor, "n_rays 3"]
-    head: DeferredHead
-
-    def __call__(self, gathered: Float[Tensor, "n_rays c"]) -> Verdict:
-        """The loss of what rays gathered, and its gradients."""
-        gathered = gathered.detach().requires_grad_()
-        shown = self.head.alone(gathered)
-        loss = self.loss(shown, self.truth)
-        g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *self.head.matrices])
-        g_more += [torch.zeros_like(sides) for sides in self.head.sides]
-        return Verdict(loss.item(), g_gathered, shown.detach(), tuple(g_more))
 
 
 def judges_of(

@@ -220,4 +220,4 @@ def _render(model: Model, look: _Look, moves: Float[Tensor, "k 6"]) -> Rendered:
     many = Rays(origins.flatten(0, 1), turned.flatten(0, 1), rays.cos.repeat(n))
     with torch.no_grad():
         jitter = torch.full_like(many.cos, 0.5)
-        return model.finish(render_rays(model.field, model.sampler, many, look.background.repeat(n, 1), jitter))
+        return render_rays(model.field, model.sampler, many, look.background.repeat(n, 1), jitter)

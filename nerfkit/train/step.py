@@ -16,7 +16,7 @@ from nerfkit.kernels.lesson import Learned, Lesson
 from nerfkit.kernels.raycast import learn
 from nerfkit.render import Model, Staged, render_in_stages, render_patches
 from nerfkit.train.losses import Huber, distortion
-from nerfkit.train.patches import PatchJudge, RayJudge
+from nerfkit.train.patches import PatchJudge
 from nerfkit.types import Met, Rays
 
 TASK_SAMPLES = 8192
@@ -64,8 +64,6 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
         lesson = replace(batch.lesson, truth=batch.lesson.truth[part], capacity=fair * batch.lesson.capacity)
         some = batch.rays[part], batch.jitter[part], batch.background[part]
         judge = batch.judges[i - n_tasks] if i >= n_tasks else None
-        if judge is None and model.field.head is not None:
-            judge = RayJudge(Huber(lesson.delta, lesson.factor), lesson.truth, model.field.head)
         if target is None or (judge is not None and model.apron):
             return learn_in_stages(model, *some, lesson, judge)
         return learn(target, model.sampler.steps(*some[:2]), *some, lesson, watched, judge)
@@ -79,7 +77,7 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
 
 
 def learn_in_stages(
-    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | RayJudge | None
+    model: Model, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, judge: PatchJudge | None
 ) -> Learned:
     """What `learn` does, one stage after the other, over all rays.
 

@@ -115,7 +115,8 @@ class Training:
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         windows = self._windows(drawn.patches, backdrops[len(drawn.singles) :])
         n_tasks = n_tasks_of(config.samples_per_step, model.device)
-        patch_loss = PatchLoss(Huber(lesson.delta, lesson.factor), self.detail, config.high_frequency * lesson.factor)
+        weight = config.high_frequency * lesson.factor
+        patch_loss = PatchLoss(Huber(lesson.delta, lesson.factor), self.detail, weight, config.patch_share)
         judges = judges_of(drawn, windows, model.field.head, truth, patch_loss, n_tasks)
         learned = learn_batch(model, Batch(rays, jitter, background, lesson, judges))
         if windows is not None:

@@ -25,7 +25,7 @@ from nerfkit.scene.scene import Scene
 from nerfkit.train import step as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.losses import LOSSES, high_frequency
-from nerfkit.train.patches import PatchJudge, PatchLoss, RayJudge, detail_of, draw, share_at
+from nerfkit.train.patches import PatchJudge, PatchLoss, detail_of, draw, share_at
 from nerfkit.train.pixels import Pixels
 from nerfkit.train.step import learn_in_stages
 from nerfkit.train.training import Training
@@ -130,7 +130,7 @@ def test_patches_wait_and_where_they_are_few_come_every_fourth_step() -> None:
     assert share_at(0, 1.0, Config()) == 0.0, "nothing learns from patches"
 
 
-SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0)
+SQUARED = PatchLoss(LOSSES["squared"], high_frequency, 0.0, 1.0)
 
 
 def judged(head: DeferredHead | None) -> tuple[Tensor, Tensor, PatchJudge]:
@@ -142,7 +142,7 @@ def judged(head: DeferredHead | None) -> tuple[Tensor, Tensor, PatchJudge]:
 def lively_head() -> DeferredHead:
     head = DeferredHead(4, 6, generator())
     with torch.no_grad():
-        for i, weights in enumerate([head.matrices[1], *head.sides]):
+        for i, weights in enumerate(head.sides):
             weights.normal_(generator=generator(2 + i))
     return head
 
@@ -162,27 +162,20 @@ def test_a_judge_loses_what_the_corrected_colours_lose() -> None:
         assert_close(actual, wanted)
 
 
-def test_single_rays_lose_what_they_would_among_their_like() -> None:
-    head = lively_head()
-    gathered, truth = torch.rand(9, 7, generator=generator()), torch.rand(9, 3, generator=generator(1))
-    verdict = RayJudge(LOSSES["squared"], truth, head)(gathered)
-    leaf = gathered.clone().requires_grad_()
-    shown = head(leaf[:, None, None].expand(9, 3, 3, 7))[:, 1, 1]
-    loss = ((shown - truth) ** 2).sum()
-    g_gathered, *g_matrices = torch.autograd.grad(loss, [leaf, *head.matrices])
-    assert verdict.loss == pytest.approx(loss.item(), rel=1e-5)
-    assert_close(verdict.g_gathered, g_gathered)
-    for actual, wanted in zip(verdict.g_more[:2], g_matrices, strict=True):
-        assert_close(actual, wanted)
-    assert all(
-        torch.equal(actual, torch.zeros_like(sides))
-        for actual, sides in zip(verdict.g_more[2:], head.sides, strict=True)
-    )
+def test_the_colour_by_which_a_whole_patch_is_off_counts_by_the_share_of_patches() -> None:
+    shown, truth = torch.rand(2, 6, 6, 3, generator=generator()), torch.rand(2, 1, 1, 3, generator=generator(1))
+    even = truth.expand(2, 6, 6, 3)
+    off = (shown - even).mean((1, 2), keepdim=True)
+    leaf = shown.clone().requires_grad_()
+    loss = PatchLoss(LOSSES["squared"], high_frequency, 0.0, 0.25)(leaf, even)
+    assert loss.item() == pytest.approx(float(((shown - even - off) ** 2).sum() + 0.25 * 36 * (off**2).sum()), rel=1e-5)
+    (pull,) = torch.autograd.grad(loss, leaf)
+    assert_close(pull.mean((1, 2), keepdim=True), 0.25 * 2 * off)
 
 
 def test_fine_detail_is_added_by_its_weight() -> None:
     shown, truth = (torch.rand(2, 6, 6, 3, generator=generator(i)) for i in range(2))
-    loss = PatchLoss(LOSSES["squared"], high_frequency, 0.3)(shown, truth)
+    loss = PatchLoss(LOSSES["squared"], high_frequency, 0.3, 1.0)(shown, truth)
     wanted = float(((shown - truth) ** 2).sum() + 0.3 * high_frequency(shown, truth))
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
@@ -224,14 +217,14 @@ def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tu
     model.field.dtype = torch.float32
     with torch.no_grad():
         model.field.table.copy_((1e3 * model.field.table).half())  # whole rays look up a copy in half precision
-        model.field.head.matrices[1].normal_(generator=generator(4))
+        model.field.head.sides[1].normal_(generator=generator(4))
     if staged:
         learn = stepping.learn_in_stages
         monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
     training = Training.new(scene, model)
     training.clock.step = 12  # late enough for patches
     step = training.learn(600)
-    return [p.grad.clone() for p in [*model.field.small_parameters()[:-5], model.field.table]] + [
+    return [p.grad.clone() for p in [*model.field.small_parameters()[:-4], model.field.table]] + [
         p.grad.clone() for p in model.field.head_parameters()
     ], step.loss
 

@@ -43,10 +43,10 @@ from nerfkit.train.realign import bent
 Tree = dict[str, dict[str, Any]]
 METHODS: dict[str, Tree] = {
     "plain": {},
-    # The convolutional head on top of the colour network, and in its place: of fewer weights than that has.
+    # The convolutional head, on top of the networks and in place of a part of them: of fewer weights than plain.
     "conv": {"field": {"head": "deferred", "head_features": 13}},
-    "flat": {"field": {"color_layers": 0}},
-    "flat+conv": {"field": {"color_layers": 0, "head": "deferred", "head_width": 8}},
+    "narrow": {"field": {"width": 32}},
+    "narrow+conv": {"field": {"width": 32, "head": "deferred", "head_width": 8}},
     # Convolutions at each sample, which only proposals place alike, and proposals without.
     "proposal": {"sampler": {"kind": "proposal"}},
     "sample": {"sampler": {"kind": "proposal"}, "field": {"head": "sample"}, "train": {"patch_share": 1.0}},
