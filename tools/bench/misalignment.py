@@ -2,6 +2,7 @@
 
     python tools/bench/misalignment.py RESULTS.jsonl SCENE... [--errors none shift] [--methods plain align]
                                        [--pixels 1] [--seconds 300] [--downscale 1] [--seeds 0]
+                                       [--configs configs/default.toml configs/highres.toml]
     python tools/bench/misalignment.py RESULTS.jsonl --table
 
 Errors are put into the training views alone, held-out views stay as they are:
@@ -11,17 +12,19 @@ Errors are put into the training views alone, held-out views stay as they are:
   picture's rim;
 - ``mover``: in a third of the photographs a chequered ball is somewhere else.
 
-One JSON line a training is appended to RESULTS.jsonl and printed; what stands there already is not run again.
-``--table`` prints all of them, means over seeds.
+The methods and presets of one call are trained in turns, seconds of one after seconds of the other, so that a slow
+hour of the machine is slow for all of them. One JSON line a training is appended to RESULTS.jsonl and printed; what
+stands there already is not run again. ``--table`` prints all of them, means over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import heapq
 import math
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import groupby, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,12 +35,13 @@ from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, check, from_dict, load_preset
-from nerfkit.evaluate import peak_memory_bytes, score_images
+from nerfkit.evaluate import score_images
 from nerfkit.poses import moved
-from nerfkit.render import render_image
+from nerfkit.render import Model, render_image
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.train.loop import fit, model_of
+from nerfkit.train.progress import Report
 from nerfkit.train.realign import bent
 
 Tree = dict[str, dict[str, Any]]
@@ -111,10 +115,26 @@ def disturbed(scene: Scene, error: str, pixels: float, seed: int) -> Scene:
     return scene
 
 
-def train(scene: Scene, config: Config) -> dict[str, Any]:
-    """Train once; the scores of held-out views, plain and aligned."""
-    model, background = model_of(scene, config), backdrop(scene)
-    reports = list(fit(scene, config, model=model))
+def train(scene: Scene, configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
+    """Train in turns, whichever is furthest behind; the scores of held-out views of one after the other."""
+    models = [model_of(scene, config) for config in configs]
+    fits = [fit(scene, config, model=model) for config, model in zip(configs, models, strict=True)]
+    last: list[Report | None] = [None] * len(configs)
+    behind = [(0.0, i) for i in range(len(configs))]
+    while behind:
+        _, i = heapq.heappop(behind)
+        last[i] = next(fits[i])
+        if last[i].progress < 1.0:
+            heapq.heappush(behind, (last[i].progress, i))
+        else:
+            next(fits[i], None)
+    for model, report in zip(models, last, strict=True):
+        yield {**scores(scene, model), "n_steps": report.step, "seconds": report.seconds}
+
+
+def scores(scene: Scene, model: Model) -> dict[str, Any]:
+    """What held-out views say of a model, plain and aligned."""
+    background = backdrop(scene)
 
     def pairs() -> Iterator[tuple[str, Any, Any]]:
         for view in scene.splits["test"]:
@@ -125,16 +145,21 @@ def train(scene: Scene, config: Config) -> dict[str, Any]:
             )
 
     masks = None if scene.masks is None else {scene.image_names[i]: scene.masks[i] for i in scene.splits["test"]}
-    scores = score_images(pairs(), masks=masks)
+    found = score_images(pairs(), masks=masks)
     n_weights = sum(p.numel() for p in [*model.field.network_parameters(), *model.field.head_parameters()])
     return {
-        **{key: scores[key] for key in ("psnr", "ssim", "gmsd", "high_pass")},
-        **{f"aligned_{key}": value for key, value in (scores["aligned"] or {}).items()},
-        "n_steps": reports[-1].step,
-        "seconds": reports[-1].seconds,
+        **{key: found[key] for key in ("psnr", "ssim", "gmsd", "high_pass")},
+        **{f"aligned_{key}": value for key, value in (found["aligned"] or {}).items()},
         "network_parameters": n_weights,
-        "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def config_of(preset: Path | None, *trees: Tree) -> Config:
+    """A preset, or the defaults, with the settings of several trees laid over it."""
+    merged = dataclasses.asdict(load_preset(preset) if preset else Config())
+    for tree in trees:
+        merged |= {name: merged[name] | part for name, part in tree.items()}
+    return check(from_dict(Config, merged))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -186,27 +211,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--configs", type=Path, nargs="+", default=[None])
     parser.add_argument("--table", action="store_true")
     options = parser.parse_intermixed_args()
     rows = Rows(options.results)
-    base = dataclasses.asdict(load_preset(options.config) if options.config else Config())
-    for path in options.scenes:
-        for seed in options.seeds:
-            for error in options.errors:
-                for method in options.methods:
-                    what = {"scene": path.resolve().name, "downscale": options.downscale, "error": error}
-                    what |= {"pixels": options.pixels, "method": method, "seed": seed, "budget": options.seconds}
-                    what |= {"config": str(options.config or "")}
-                    if rows.has(what):
-                        continue
-                    fixed = {"time_budget": options.seconds, "steps": 0, "seed": seed}
-                    over = {"data": {"downscale": options.downscale}, **METHODS[method]}
-                    over["train"] = over.get("train", {}) | fixed
-                    tree = {name: base[name] | part for name, part in over.items()}
-                    config = check(from_dict(Config, base | tree))
-                    scene = disturbed(load_scene(path, config.data), error, options.pixels, seed)
-                    rows.add(record("misalignment", **what, **train(scene, config)))
+    for path, seed, error in product(options.scenes, options.seeds, options.errors):
+        kind = {"scene": path.resolve().name, "downscale": options.downscale, "error": error, "seed": seed}
+        kind |= {"pixels": options.pixels, "budget": options.seconds}
+        fixed = {"time_budget": options.seconds, "steps": 0, "seed": seed}
+        whats, configs = [], []
+        for preset, method in product(options.configs, options.methods):
+            what = {**kind, "config": str(preset or ""), "method": method}
+            if not rows.has(what):
+                whats.append(what)
+                over = {"train": fixed, "data": {"downscale": options.downscale}}
+                configs.append(config_of(preset, METHODS[method], over))
+        if not configs:
+            continue
+        scene = disturbed(load_scene(path, configs[0].data), error, options.pixels, seed)
+        for what, found in zip(whats, train(scene, configs), strict=True):
+            rows.add(record("misalignment", **what, **found))
     if options.table:
         print(table(rows.each))
 
