@@ -1,7 +1,7 @@
 """What training loses to photographs that are off, and what wins it back: known errors are put into a scene.
 
     python tools/bench/misalignment.py RESULTS.jsonl SCENE... [--errors none shift] [--methods plain align]
-                                       [--pixels 1] [--seconds 300] [--downscale 1] [--seeds 0]
+                                       [--pixels 1] [--seconds 300 | --steps 4000] [--downscale 1] [--seeds 0]
                                        [--configs configs/default.toml configs/highres.toml]
     python tools/bench/misalignment.py RESULTS.jsonl --table
 
@@ -176,25 +176,25 @@ def table(rows: list[dict[str, Any]]) -> str:
         "GMSD",
         "offset",
     ]
-    heads += ["weights", "steps"]
+    heads += ["weights", "steps", "time"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
 
-    def key(row: dict[str, Any]) -> tuple[str, str, float, int, float, int]:
+    def key(row: dict[str, Any]) -> tuple[str, str, int, float, int, float, int]:
         scene, pixels = f"{row['scene']}/{row['downscale']}", row["pixels"] if row["error"] in _BY_PIXELS else 0.0
         what = ERRORS.index(row["error"]), pixels, list(METHODS).index(row["method"])
-        return scene, row["config"], row["budget"], *what
+        return scene, row["config"], row["steps"], row["budget"], *what
 
-    for (scene, config, budget, error, pixels, method), group in groupby(sorted(rows, key=key), key):
+    for (scene, config, steps, budget, error, pixels, method), group in groupby(sorted(rows, key=key), key):
         each = list(group)
         mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
         spread = (max(row["aligned_psnr"] for row in each) - min(row["aligned_psnr"] for row in each)) / 2
         aligned = f"{mean['aligned_psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
-        training = f"{budget:.0f} s" + (f", {Path(config).stem}" if config else "")
+        training = (f"{steps} steps" if steps else f"{budget:.0f} s") + (f", {Path(config).stem}" if config else "")
         wrong = ERRORS[error] + (f" {pixels:g} px" if pixels else "")
         cells = [scene, training, wrong, list(METHODS)[method], f"{mean['psnr']:.2f}", aligned]
         cells += [f"{mean[name]:.2f}" for name in ("high_pass", "aligned_high_pass")]
         cells += [f"{mean['gmsd']:.4f}", f"{mean['aligned_offset']:.2f} px", f"{each[0]['network_parameters']}"]
-        cells += [f"{fmean(row['n_steps'] for row in each):.0f}"]
+        cells += [f"{fmean(row['n_steps'] for row in each):.0f}", f"{mean['seconds']:.0f} s"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=usual)
     parser.add_argument("--pixels", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--configs", type=Path, nargs="+", default=[None])
@@ -217,8 +218,8 @@ def main() -> None:
     rows = Rows(options.results)
     for path, seed, error in product(options.scenes, options.seeds, options.errors):
         kind = {"scene": path.resolve().name, "downscale": options.downscale, "error": error, "seed": seed}
-        kind |= {"pixels": options.pixels, "budget": options.seconds}
-        fixed = {"time_budget": options.seconds, "steps": 0, "seed": seed}
+        kind |= {"pixels": options.pixels, "steps": options.steps, "budget": 0 if options.steps else options.seconds}
+        fixed = {"time_budget": options.seconds, "steps": options.steps, "seed": seed}
         whats, configs = [], []
         for preset, method in product(options.configs, options.methods):
             what = {**kind, "config": str(preset or ""), "method": method}
