@@ -38,8 +38,8 @@ class PatchLoss:
     """What patches lose: pixel by pixel, and in fine detail.
 
     The colour by which a whole patch is off pulls all of its rays one way, and a few patches would outshout the single
-    rays of the step, of which each has seen something else: its square counts by the share of all rays that come in
-    patches alone, wholly where there are no others.
+    rays of the step, of which each has seen something else. Of errors e with the mean m over a patch the loss is
+    that of e - (1 - sqrt(share)) m: the square of m counts by the share, wholly where all rays come in patches.
     """
 
     pixels: Huber
