@@ -124,6 +124,9 @@ class TrainConfig:
     """Stop after this many steps; 0 leaves it to the time budget."""
     time_budget: float = 300.0
     """Seconds of training, used where ``steps`` is 0; the learning rate follows it."""
+    detail_share: float = 0.5
+    """Share of the single rays that are drawn where photographs show detail, the more the more they vary within eight
+    pixels; the others come from everywhere alike."""
     patch_share: float = 0.1
     """Share of the rays that are drawn as square patches, where there is what learns from them: ``field.head``,
     ``train.align`` or ``train.high_frequency``."""
@@ -138,7 +141,7 @@ class TrainConfig:
     """Rounds, evenly over the training, in which photographs are laid onto what the field shows and bent to fit."""
     high_frequency: float = 0.0
     """Weight of the fine detail in which patches differ, beside their pixels; 0.1 or so, 0 leaves it out."""
-    detail: Literal["filters", "vgg"] = "filters"
+    high_frequency_by: Literal["filters", "vgg"] = "filters"
     """What sees fine detail: fixed filters, or the first block of VGG-16 where torch's cache has its weights."""
     samples_per_step: int = 32768
     """Samples that the rays of one step reach; the number of rays adapts to that."""
@@ -218,6 +221,10 @@ def check(config: Config) -> Config:
     for key in _NOT_NEGATIVE:
         if not values[key] >= 0:
             raise ConfigError(f"{key}: expected 0 or more, found {values[key]!r}")
+    if not 0.0 <= config.train.detail_share < 1.0:
+        raise ConfigError(
+            f"train.detail_share: expected a share of 0 or more, below 1, found {config.train.detail_share!r}"
+        )
     _check_patches(config)
     if config.train.tiles:
         tile_counts(config.train.tiles)

@@ -60,8 +60,6 @@ class Learned:
     n_samples: int
     loss: float
     """Of the colours."""
-    squared_error: float
-    """Summed over all numbers, as the loss is."""
     met: Met | None = None
     """What the rays met, where that was asked for."""
     g_more: tuple[Tensor, ...] = ()

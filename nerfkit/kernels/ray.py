@@ -45,7 +45,7 @@ ENTER = """
 RAYS = """
 EACH_LAYER(layer_INDEX::prepare(weights, packed, packed + N_PACKED);)
 const word* W = packed;
-double loss = 0.0, error = 0.0, n_samples = 0.0;
+double loss = 0.0, n_samples = 0.0;
 size_t at = 0;
 for (int r = 0; r < n_rays; ++r) {
   ENTER
@@ -75,7 +75,6 @@ for (int r = 0; r < n_rays; ++r) {
     for (int c = 0; c < 3; ++c) {
       const float e = color[c] - truth[3 * r + c], size = e < 0.0f ? -e : e;
       loss += factor * (size < delta ? 0.5f * e * e : delta * (size - 0.5f * delta));
-      error += e * e;
       g_rgb[SHOWN * r + c] = factor * lanes::clamp(e, -delta, delta);
     }
     for (int c = 3; c < SHOWN; ++c) g_rgb[SHOWN * r + c] = 0.0f;
@@ -84,7 +83,7 @@ for (int r = 0; r < n_rays; ++r) {
   t_sum[r] = sum;
   n_samples += total;
 }
-totals[0] = n_samples; totals[1] = loss; totals[2] = error;
+totals[0] = n_samples; totals[1] = loss;
 """
 
 # Spherical harmonics of the direction, as `shade.spherical_harmonics` has them.

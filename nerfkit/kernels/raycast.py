@@ -213,8 +213,8 @@ class _Pass:
     packed_info: Int[Tensor, "n_rays 2"]
     g_rgb: Float[Tensor, "n c"]
     """The loss's gradient, where there was a lesson."""
-    totals: Float[Tensor, " 3"]
-    """Number of samples, loss, squared error."""
+    totals: Float[Tensor, " 2"]
+    """Number of samples, loss."""
     packed: Tensor
     room: _Room
 
@@ -234,7 +234,7 @@ def _forth(
     room = _take_room((lesson.capacity if keep else 0) + BLOCK, stride, dtype)
     shown = target.networks.color[-1]
     numbers = torch.empty(n, shown), torch.empty(n), torch.empty(n), torch.empty(n, 2, dtype=torch.int32)
-    g_rgb, totals = torch.empty(n if learning else 0, shown), torch.empty(3, dtype=torch.float64)
+    g_rgb, totals = torch.empty(n if learning else 0, shown), torch.empty(2, dtype=torch.float64)
     done = _Pass(*numbers, g_rgb, totals, torch.empty(2 * n_packed, dtype=dtype), room)
     listed = isinstance(where, Samples)
     cells = _AS_LISTED if listed else where
@@ -321,22 +321,21 @@ def learn(
 
     Each operation on tensors finds its own code gone from the cache after such a call, and takes ten times as long as
     usual; a loss and its graph would cost a fifth of a step. With ``meeting`` it also tells what the rays met. A
-    ``judge`` brings a loss of its own between the two calls, which may compare all that the rays gathered with what it
-    likes; of the lesson's loss only the ``truth`` is used then, for the squared error of the colours that it made.
+    ``judge`` brings a loss of its own between the two calls, in place of the lesson's, which may compare all that the
+    rays gathered with what it likes.
     """
     done = _forth(target, where, rays, jitter, background, lesson, learning=judge is None)
-    n_samples, loss, error = done.totals.tolist()
+    n_samples, loss = done.totals.tolist()
     if judge is None:
         rgb, g_gathered, g_more = done.rgb[:, :3], done.g_rgb, ()
     else:
         verdict = judge(done.rgb)
         loss, rgb, g_gathered, g_more = verdict.loss, verdict.rgb, verdict.g_gathered.contiguous(), verdict.g_more
-        error = float((rgb - lesson.truth).square().sum())
     nothing = torch.zeros(len(rays))
     g_weights = _back(target, background, lesson, done, [g_gathered, nothing, nothing])
     met = _met(where, rays, done, lesson.truth, background) if meeting else None
     _give_back(done.room)
-    return Learned(g_weights, rgb, done.opacity, int(n_samples), loss, error, met, g_more)
+    return Learned(g_weights, rgb, done.opacity, int(n_samples), loss, met, g_more)
 
 
 def _met(where: Where, rays: Rays, done: _Pass, truth: Tensor, background: Tensor) -> Met:

@@ -25,12 +25,12 @@ Detail = Callable[[Tensor, Tensor], Tensor]
 
 def detail_of(config: TrainConfig) -> Detail:
     """What sees fine detail. Raises ConfigError where its weights are asked for and missing."""
-    if config.detail == "filters" or config.high_frequency == 0.0:
+    if config.high_frequency_by == "filters" or config.high_frequency == 0.0:
         return high_frequency
     try:
         return FirstBlock()
     except LpipsError as error:
-        raise ConfigError(f"train.detail: {error}") from None
+        raise ConfigError(f"train.high_frequency_by: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,12 @@ def share_at(step: int, progress: float, config: Config) -> float:
 def draw(pixels: Pixels, n_rays: int, share: float, config: TrainConfig, generator: torch.Generator) -> Draw:
     """About n pixels, of which such a share comes in patches."""
     if share == 0.0:
-        return Draw(pixels.draw(n_rays, generator))
+        return Draw(pixels.draw(n_rays, generator, config.detail_share))
     size = config.patch_size
     n_patches = max(1, round(share * n_rays / size**2))
     n_singles = max(n_rays - n_patches * size**2, 0)
-    return Draw(pixels.draw(n_singles, generator), pixels.patches(n_patches, size, generator, config.align))
+    singles = pixels.draw(n_singles, generator, config.detail_share)
+    return Draw(singles, pixels.patches(n_patches, size, generator, config.align))
 
 
 @dataclass(frozen=True)

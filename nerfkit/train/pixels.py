@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from nerfkit.poses import SceneError
 from nerfkit.render import BACKGROUNDS
 from nerfkit.scene.scene import Frame, Scene
 from nerfkit.scene.store import read_at_random
+from nerfkit.train.detail import Detail, every
 from nerfkit.types import Rays
 
 
@@ -83,11 +85,24 @@ class Pixels:
         """How many pixels the row has, masked ones too."""
         return int(self._ends[-1])
 
-    def draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-        """Indices of n random pixels, with replacement."""
+    def draw(self, n: int, generator: torch.Generator, detail_share: float = 0.0) -> Int[Tensor, " n"]:
+        """Indices of n random pixels, with replacement, all alike but those of `every` such a share: they are drawn
+        where the photographs that were shown first have detail, if they have any."""
         if self._masks is None:
-            return torch.randint(len(self), (n,), generator=generator)
-        return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
+            picked = torch.randint(len(self), (n,), generator=generator)
+        else:
+            picked = usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
+        if detail_share and self._detail is not None:
+            there = every(detail_share, n)
+            picked[there] = self._detail.draw(int(there.sum()), generator)
+        return picked
+
+    @cached_property
+    def _detail(self) -> Detail | None:
+        """Of the scene's own photographs, also where others are shown by now: they are off by a few pixels."""
+        views = self._views.tolist()
+        masks = None if self.scene.masks is None else [self.scene.masks[i] for i in views]
+        return Detail.of([self.scene.images[i] for i in views], masks)
 
     def patches(self, n: int, size: int, generator: torch.Generator, margin: int = 0) -> Patches:
         """n random patches: about a random pixel each, which may be any of its pixels.

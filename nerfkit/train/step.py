@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.lesson import Learned, Lesson
@@ -106,8 +105,7 @@ def learn_in_stages(
     n = len(gradients) - len(neighbours)
     flat, g_more = torch.cat([gradient.reshape(-1) for gradient in gradients[:n]]), (*g_more, *gradients[n:])
     met = _met(rays, staged, lesson.truth, background) if sampler.watches() else None
-    error = mse_loss(rgb, lesson.truth, reduction="sum").item()
-    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, told, error, met, g_more)
+    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, told, met, g_more)
 
 
 def _met(rays: Rays, staged: Staged, truth: Tensor, background: Tensor) -> Met:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
@@ -17,6 +18,7 @@ from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.scene.store import room_for_pictures
 from nerfkit.train.align import Alignment, joined
+from nerfkit.train.detail import every
 from nerfkit.train.exposure import Exposure
 from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer
@@ -55,7 +57,7 @@ class Step:
 
     loss: float
     squared_error: float
-    """Its mean over rays and channels."""
+    """Its mean over channels and those rays that were drawn from everywhere alike."""
     n_rays: int
     """As many as were asked for, or about so many where some come in patches."""
     n_samples: int
@@ -135,7 +137,10 @@ class Training:
         field.set_gradients(sum((one.g_weights for one in learned[1:]), learned[0].g_weights))
         for i, weight in enumerate(field.head_parameters()):
             weight.grad = sum((parts[i] for parts in more), torch.zeros_like(weight))
-        error = sum(one.squared_error for one in learned) / (3 * n_rays)
+        # Rays that were sent where there is most to be wrong about are no sample of the pictures.
+        fair = torch.cat([~every(config.detail_share, len(drawn.singles)), torch.ones(n_rays - len(drawn.singles)) > 0])
+        fair = fair.to(model.device)
+        error = mse_loss(rgb[fair], truth[fair]).item()
         mets = [one.met for one in learned if one.met is not None]
         return Step(sum(one.loss for one in learned), error, n_rays, sum(one.n_samples for one in learned), mets)
 

@@ -17,6 +17,7 @@ from nerfkit import render as rendering
 from nerfkit.config import Config, ConfigError, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.fields.conv import DeferredHead
 from nerfkit.kernels import launch as launching
+from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.lesson import Lesson
 from nerfkit.poses import SceneError
 from nerfkit.render import Model, render_image, render_patches
@@ -182,9 +183,9 @@ def test_fine_detail_is_added_by_its_weight() -> None:
 
 def test_weights_that_are_missing_are_asked_for_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match="train.detail: no vgg16 weights: there is no vgg16-397923af.pth"):
-        detail_of(TrainConfig(detail="vgg", high_frequency=0.1))
-    assert detail_of(TrainConfig(detail="vgg")) is high_frequency, "nothing is loaded that nothing asks"
+    with pytest.raises(ConfigError, match="train.high_frequency_by: no vgg16 weights: there is no vgg16-397923af.pth"):
+        detail_of(TrainConfig(high_frequency_by="vgg", high_frequency=0.1))
+    assert detail_of(TrainConfig(high_frequency_by="vgg")) is high_frequency, "nothing is loaded that nothing asks"
 
 
 def test_without_a_head_patches_lose_as_pixels_do() -> None:
@@ -234,7 +235,8 @@ def test_a_step_is_the_same_by_whole_rays_and_in_stages(scene: Scene, monkeypatc
     assert math.isclose(loss, other, rel_tol=1e-4)
     for actual, wanted in zip(whole, staged, strict=True):
         assert wanted.abs().max() > 0
-        assert_close(actual, wanted)
+        # Those of the head are sums of what neighbours differ in, which all but cancel.
+        assert relative_error(actual, wanted) < 1e-4
 
 
 def test_the_samples_of_a_large_patch_have_room(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

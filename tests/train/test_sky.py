@@ -77,7 +77,7 @@ def test_its_gradient_is_that_of_the_loss(outdoors: Scene) -> None:
     state = training.generator.get_state()
     training.learn(50)
     training.generator.set_state(state)
-    picked = training.pixels.draw(50, training.generator)
+    picked = training.pixels.draw(50, training.generator, training.model.config.train.detail_share)
     jitter = torch.rand(50, generator=training.generator)
     rays = training.pixels.rays(picked, model.frame)
     behind = model.field.behind(rays.rays_d)

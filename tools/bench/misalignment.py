@@ -47,6 +47,8 @@ from nerfkit.train.realign import bent
 Tree = dict[str, dict[str, Any]]
 METHODS: dict[str, Tree] = {
     "plain": {},
+    # Rays from everywhere alike, none for where photographs show detail.
+    "even": {"train": {"detail_share": 0.0}},
     # The convolutional head, on top of the networks and in place of a part of them: of fewer weights than plain.
     "conv": {"field": {"head": "deferred", "head_features": 13}},
     "narrow": {"field": {"width": 32}},
