@@ -165,7 +165,7 @@ def config_of(preset: Path | None, *trees: Tree) -> Config:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Means over seeds, in Markdown; the spread of the aligned PSNR where there are several."""
+    """Means over seeds, in Markdown; what is won over plain seed by seed, and half the spread of that."""
     heads = [
         "scene",
         "training",
@@ -173,6 +173,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "method",
         "PSNR",
         "aligned PSNR",
+        "against plain",
         "high-pass",
         "aligned high-pass",
         "GMSD",
@@ -186,14 +187,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         what = ERRORS.index(row["error"]), pixels, list(METHODS).index(row["method"])
         return scene, row["config"], row["steps"], row["budget"], *what
 
+    plain = {(key(row)[:-1], row["seed"]): row["aligned_psnr"] for row in rows if row["method"] == "plain"}
     for (scene, config, steps, budget, error, pixels, method), group in groupby(sorted(rows, key=key), key):
         each = list(group)
         mean = {name: fmean(row[name] for row in each) for name, value in each[0].items() if isinstance(value, float)}
-        spread = (max(row["aligned_psnr"] for row in each) - min(row["aligned_psnr"] for row in each)) / 2
-        aligned = f"{mean['aligned_psnr']:.2f}" + (f" ± {spread:.2f}" if len(each) > 1 else "")
+        won = [row["aligned_psnr"] - plain.get((key(row)[:-1], row["seed"]), math.nan) for row in each]
+        spread = f" ± {(max(won) - min(won)) / 2:.2f}" if len(won) > 1 else ""
+        against = "" if list(METHODS)[method] == "plain" else f"{fmean(won):+.2f}{spread}"
         training = (f"{steps} steps" if steps else f"{budget:.0f} s") + (f", {Path(config).stem}" if config else "")
         wrong = ERRORS[error] + (f" {pixels:g} px" if pixels else "")
-        cells = [scene, training, wrong, list(METHODS)[method], f"{mean['psnr']:.2f}", aligned]
+        cells = [scene, training, wrong, list(METHODS)[method], f"{mean['psnr']:.2f}"]
+        cells += [f"{mean['aligned_psnr']:.2f}", against]
         cells += [f"{mean[name]:.2f}" for name in ("high_pass", "aligned_high_pass")]
         cells += [f"{mean['gmsd']:.4f}", f"{mean['aligned_offset']:.2f} px", f"{each[0]['network_parameters']}"]
         cells += [f"{fmean(row['n_steps'] for row in each):.0f}", f"{mean['seconds']:.0f} s"]
