@@ -179,6 +179,31 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PruneConfig:
+    """What of the field goes while it is trained: its numbers are held at zero. A fraction of 0 prunes nothing."""
+
+    fraction: float = 0.0
+    """Share of all units that goes, below 1."""
+    space: Literal["weights", "neurons", "kernels", "entries", "levels", "features"] = "weights"
+    """Units: weights of the networks, all that comes into a hidden neuron, kernels of the head, entries of the table,
+    its levels, or its features."""
+    score: Literal["random", "magnitude", "snip", "grasp", "synflow"] = "random"
+    """Which units stay: those that a criterion values most; snip and grasp ask gradients of rendered rays."""
+    ratio: Literal["uniform", "uniform+", "er", "erk", "erk+", "score"] = "erk"
+    """How much of each layer stays: by its shape, or as many as are among the best of all."""
+    shuffle: bool = False
+    """Of each layer as many as the criterion says, but any."""
+    schedule: Literal["once", "gradual", "exchange"] = "once"
+    """All at the beginning, little by little, or at once and then units that went in exchange for ones that stayed."""
+    begin: float = 0.02
+    """Share of the training after which it begins; 0 prunes before the first step."""
+    end: float = 0.75
+    """Share of the training after which the masks stay as they are."""
+    every: int = 100
+    """Steps between two changes of the masks."""
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
@@ -186,6 +211,7 @@ class Config:
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
     engine: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes CUDA where it works."""
 
@@ -199,7 +225,7 @@ _POSITIVE = """
     field.n_levels field.n_features field.log2_table_size field.base_resolution field.finest_resolution field.width
     field.geo_features field.sh_degree sampler.n_steps sampler.update_every sampler.observe_every sampler.n_probes
     field.head_width sampler.n_proposed train.time_budget train.samples_per_step train.final_lr train.report_every
-    train.checkpoint_every
+    train.checkpoint_every prune.every
 """.split()
 
 _NOT_NEGATIVE = """
@@ -226,6 +252,7 @@ def check(config: Config) -> Config:
             f"train.detail_share: expected a share of 0 or more, below 1, found {config.train.detail_share!r}"
         )
     _check_patches(config)
+    _check_pruning(config)
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":
@@ -235,6 +262,8 @@ def check(config: Config) -> Config:
         for key in ("train.poses", "train.exposure", "train.align", "train.realign"):
             if values[key]:
                 raise ConfigError(f"{key}: each tile would find its own, and they would not fit; leave out one")
+        if config.prune.fraction:
+            raise ConfigError("prune.fraction: tiles are pruned one by one, once they are trained; leave out one")
         if config.field.head != "none":
             raise ConfigError("field.head: tiles are put together from colours, which heads change; leave out one")
     return config
@@ -253,6 +282,16 @@ def _check_patches(config: Config) -> None:
         raise ConfigError("field.head: sample needs samples alike on neighbouring rays; set sampler.kind to proposal")
     if field.head == "sample" and field.color_layers < 1:
         raise ConfigError("field.color_layers: 0 leaves no layer for field.head sample to convolve; take 1 or more")
+
+
+def _check_pruning(config: Config) -> None:
+    """Whether the numbers of `PruneConfig` are shares, in their order. Raises ConfigError."""
+    prune = config.prune
+    if not 0.0 <= prune.fraction < 1.0:
+        raise ConfigError(f"prune.fraction: expected a share of 0 or more, below 1, found {prune.fraction!r}")
+    if not 0.0 <= prune.begin <= prune.end < 1.0:
+        found = f"{prune.begin!r} and {prune.end!r}"
+        raise ConfigError(f"prune.begin, prune.end: expected shares below 1 in this order, found {found}")
 
 
 _SMALLEST_PATCH = 5

@@ -16,6 +16,7 @@ from nerfkit.config import Config
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
 from nerfkit.scene.tiling import Tiling, divide, part_of
+from nerfkit.sparsity.pruning import policies_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report, show
 from nerfkit.train.tiled import Standing, begin_tiles, fit_tiles
@@ -75,7 +76,8 @@ def reports_of(session: Session, viewer: Viewer | None) -> Iterator[Report]:
     run, scene = session.run, session.scene
     if run.config.train.tiles:
         return fit_tiles(scene, run)
-    return fit(scene, run.config, run, session.resumed, None if viewer is None else viewer.model)
+    model = model_of(scene, run.config, session.resumed) if viewer is None else viewer.model
+    return fit(scene, run.config, run, session.resumed, model, policies_of(run.config, model.field))
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from nerfkit.config import Config, TrainConfig
+from nerfkit.config import Config, ConfigError, TrainConfig
 from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.render import Model, new_model
 from nerfkit.run import Run
@@ -18,7 +18,7 @@ from nerfkit.train.optim import rate_at
 from nerfkit.train.progress import Report
 from nerfkit.train.realign import MOST_BENT
 from nerfkit.train.refine import MOST_OFF
-from nerfkit.train.training import Clock, Training
+from nerfkit.train.training import Clock, Policy, Training
 
 
 def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
@@ -35,17 +35,27 @@ def _most_off(scene: Scene, config: TrainConfig) -> float:
 
 
 def fit(
-    scene: Scene, config: Config, run: Run | None = None, resume: bool = False, model: Model | None = None
+    scene: Scene,
+    config: Config,
+    run: Run | None = None,
+    resume: bool = False,
+    model: Model | None = None,
+    policies: Sequence[Policy] = (),
 ) -> Iterator[Report]:
     """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
 
     With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``; an exception
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
     compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
-    can look at it in between; else one of `model_of`.
+    can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints. Raises
+    ConfigError where the config asks for pruning and there are none.
     """
+    if config.prune.fraction and not policies:
+        raise ConfigError(
+            "prune.fraction: fit prunes by the policies that it is given; see sparsity.pruning.policies_of"
+        )
     model = model or model_of(scene, config, resume)
-    training = Training.new(scene, model)
+    training = Training.new(scene, model, policies)
     training.warm_up()
     if resume and run is not None:
         training.restore(run)
@@ -55,12 +65,14 @@ def fit(
     started = time.perf_counter() - clock.seconds
     try:
         while clock.progress(config) < 1.0:
-            n_rays = round(config.train.samples_per_step / max(clock.samples_per_ray, 1.0))
-            n_rays = min(max(n_rays, 64), config.train.samples_per_step)
             rate = rate_at(clock.step, clock.progress(config), config.train)
-            learned = training.learn(n_rays)
+            learned = training.learn(training.n_rays)
+            for policy in policies:
+                policy.before_step(training)
             training.optimizer.step(rate)
             clock.step += 1
+            for policy in policies:
+                policy.after_step(training)
             model.sampler.update(clock.step, model.field, learned.mets)
             clock.n_rays += learned.n_rays
             clock.n_samples += learned.n_samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nerfkit.config import TrainConfig
 from nerfkit.fields.hash import HashField
@@ -32,6 +32,13 @@ class Optimizer:
         self.n_steps += 1
         self.networks.step(self.n_steps, self.config.network_lr * rate)
         self.table.step(self.n_steps, self.config.table_lr * rate)
+
+    def moments_of(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+        """Running means of a parameter's gradient and of its square."""
+        if parameter is self.table.table:
+            return self.table.means, self.table.squares
+        i = next(i for i, own in enumerate(self.networks.parameters) if own is parameter)
+        return self.networks.means[i], self.networks.squares[i]
 
     def _moments(self) -> dict[str, Tensor]:
         moments = {"table.means": self.table.means, "table.squares": self.table.squares}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -65,6 +66,27 @@ class Step:
     """What the rays met, part by part, where the sampler watches."""
 
 
+@runtime_checkable
+class Policy(Protocol):
+    """What takes part in each step of a training that knows nothing of it."""
+
+    def before_step(self, training: Training) -> None:
+        """Between the gradients, which lie in ``.grad``, and the optimiser's step."""
+        ...
+
+    def after_step(self, training: Training) -> None:
+        """After the optimiser's step."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`, of a policy that has seen nothing yet."""
+        ...
+
+
 @dataclass(frozen=True)
 class Training:
     """A model, the pixels it learns from, and all that changes from step to step."""
@@ -79,9 +101,10 @@ class Training:
     alignment: Alignment | None
     realignment: Realignment | None
     detail: Detail
+    policies: Sequence[Policy] = ()
 
     @classmethod
-    def new(cls, scene: Scene, model: Model) -> Training:
+    def new(cls, scene: Scene, model: Model, policies: Sequence[Policy] = ()) -> Training:
         """Before the first step."""
         config = model.config.train
         exposure = Exposure(len(scene.splits["train"]), model.device) if config.exposure else None
@@ -92,8 +115,24 @@ class Training:
         realignment = Realignment(scene, config.realign, room) if config.realign else None
         pixels, optimizer = Pixels(scene, model.device), Optimizer(model.field, config)
         return cls(
-            model, pixels, optimizer, generator, Clock(), exposure, poses, alignment, realignment, detail_of(config)
+            model,
+            pixels,
+            optimizer,
+            generator,
+            Clock(),
+            exposure,
+            poses,
+            alignment,
+            realignment,
+            detail_of(config),
+            policies,
         )
+
+    @property
+    def n_rays(self) -> int:
+        """Rays whose samples fill a step, as far as is known."""
+        n_samples = self.model.config.train.samples_per_step
+        return min(max(round(n_samples / max(self.clock.samples_per_ray, 1.0)), 64), n_samples)
 
     def learn(self, n_rays: int) -> Step:
         """Draw rays and leave the gradients of all parameters in ``.grad``."""
@@ -208,6 +247,8 @@ class Training:
             run.log({"step": clock.step, "seconds": clock.seconds, "alignment": self.alignment.record()})
         if self.realignment is not None:
             tensors |= self.realignment.state_dict()
+        for i, policy in enumerate(self.policies):
+            tensors |= {f"policy.{i}.{name}": value for name, value in policy.state_dict().items()}
         field, sampler = dict(self.model.field.state_dict()), self.model.sampler.state_dict()
         run.save_checkpoint(clock.step, field, sampler, tensors, state)
 
@@ -227,6 +268,9 @@ class Training:
         if self.realignment is not None:
             state = {name: tensors.pop(name) for name in self.realignment.state_dict()}
             self.realignment.load_state_dict(state, self.pixels)
+        for i, policy in enumerate(self.policies):
+            own = [name for name in tensors if name.startswith(f"policy.{i}.")]
+            policy.load_state_dict({name.removeprefix(f"policy.{i}."): tensors.pop(name) for name in own})
         self.optimizer.load_state_dict(tensors)
         for name in vars(self.clock):
             setattr(self.clock, name, checkpoint.state[name])

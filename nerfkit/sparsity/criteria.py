@@ -1,0 +1,163 @@
+"""What a weight is worth: criteria at any moment of a training, the gradients through the renderer.
+
+Scores are of a parameter's numbers, the larger the rather they stay; `spaces` sums them to units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfkit.fields.hash import HashField
+from nerfkit.sparsity.masks import largest
+from nerfkit.sparsity.ratios import PruneError, n_kept
+from nerfkit.train.training import Training
+
+N_BATCHES = 8
+"""Steps' worth of rays of which gradients are the sum."""
+_SEED = 20
+_DIFFERENCE = 1e-2
+"""Length of the way on which the change of a gradient is taken, in units of the weights' own length."""
+_N_ROUNDS = 100
+"""In which SynFlow prunes: with one alone it may cut off a layer (Tanaka et al. 2020, section 6)."""
+
+Gradients = dict[str, Tensor]
+
+
+def chains_of(field: HashField) -> dict[tuple[str, ...], int]:
+    """Names of the matrices of each network, and how many of its outputs must hear something: density, and colour."""
+    names = [name for name, _ in field.named_parameters()]
+    density = tuple(name for name in names if name.startswith("density_network."))
+    return {density: 1, tuple(name for name in names if name.startswith("color_network.")): 3}
+
+
+def gradients(training: Training, n_batches: int = N_BATCHES) -> Gradients:
+    """The loss's gradient with respect to all parameters, summed over rays drawn anew, the same at each call.
+
+    The training itself is left as it was, gradients of its coming step too.
+    """
+    field = training.model.field
+    kept = {name: p.grad.clone() for name, p in field.named_parameters() if p.grad is not None}
+    generator = torch.Generator().manual_seed(_SEED)
+    apart = replace(training, generator=generator, exposure=None, alignment=None)
+    total: Gradients = {}
+    for p in field.parameters():
+        p.grad = None if p is not field.table else p.grad
+    field.table.grad.zero_()
+    for _ in range(n_batches):
+        apart.learn(training.n_rays)
+        for name, p in field.named_parameters():
+            if p.grad is not None:
+                total[name] = total[name] + p.grad if name in total else p.grad.clone()
+        field.table.grad.zero_()
+    for name, p in field.named_parameters():
+        if p is field.table:
+            p.grad.copy_(kept[name])
+        else:
+            p.grad = kept.get(name)
+    return total
+
+
+@contextmanager
+def exactly(field: HashField) -> Iterator[None]:
+    """Let the networks compute in single precision: differences of gradients drown in the rounding of bfloat16."""
+    before, field.dtype = field.dtype, torch.float32
+    try:
+        yield
+    finally:
+        field.dtype = before
+
+
+def magnitude(training: Training, fraction: float) -> Gradients:
+    """``|w|``."""
+    return {name: p.detach().abs() for name, p in training.model.field.named_parameters()}
+
+
+def snip(training: Training, fraction: float) -> Gradients:
+    """``|w dL/dw|``: how much the loss hears of a weight (Lee et al. 2019, equation 6)."""
+    found, field = gradients(training), training.model.field
+    return {name: (field.get_parameter(name).detach() * g).abs() for name, g in found.items()}
+
+
+def grasp(training: Training, fraction: float) -> Gradients:
+    """``w (H g)``: what stays keeps the gradient's norm (Wang et al. 2020, equation 8, sign turned; no temperature).
+
+    Of the networks' weights alone; H g is the difference of two gradients on the same rays, a step along g apart.
+    """
+    field = training.model.field
+    weights = {name: p for chain in chains_of(field) for name, p in _named(field, chain)}
+    before = {name: p.detach().clone() for name, p in weights.items()}
+    length = torch.cat([w.reshape(-1) for w in before.values()]).norm()
+    with exactly(field), torch.no_grad():
+        g = gradients(training)
+        norm = torch.cat([g[name].reshape(-1) for name in weights]).norm().clamp(min=1e-30)
+        ends = []
+        for sign in (1.0, -1.0):
+            for name, p in weights.items():
+                p.copy_(before[name] + sign * _DIFFERENCE * length / norm * g[name])
+            ends.append(gradients(training))
+        for name, p in weights.items():
+            p.copy_(before[name])
+    scale = norm / (2.0 * _DIFFERENCE * length)
+    return {name: w * (ends[0][name] - ends[1][name]) * scale for name, w in before.items()}
+
+
+def synflow(training: Training, fraction: float) -> Gradients:
+    """``w dR/dw`` with R the sum of the outputs for inputs of one and weights |w| (Tanaka et al. 2020, equation 2).
+
+    No data take part. Pruned in a hundred rounds, each a little, by the scores of what is left; in double precision.
+    """
+    field = training.model.field
+    names = [name for chain in chains_of(field) for name in chain]
+    weights = [field.get_parameter(name).detach().cpu().double().abs() for name in names]
+    masks = [torch.ones_like(w, dtype=torch.bool) for w in weights]
+    n = sum(w.numel() for w in weights)
+    for round_ in range(1, _N_ROUNDS + 1):
+        scores = _flow(field, [w * mask for w, mask in zip(weights, masks, strict=True)])
+        if round_ < _N_ROUNDS:
+            count = n_kept(n, 1.0 - (1.0 - fraction) ** (round_ / _N_ROUNDS))
+            joined = largest(torch.cat([score.reshape(-1) for score in scores]), count)
+            masks = [m.view_as(w) for m, w in zip(joined.split([w.numel() for w in weights]), weights, strict=True)]
+    return dict(zip(names, scores, strict=True))
+
+
+def _flow(field: HashField, weights: Sequence[Tensor]) -> list[Float[Tensor, "n_out n_in"]]:
+    """SynFlow's scores of non-negative matrices, those of the density network first."""
+    weights = [w.requires_grad_() for w in weights]
+    n = len(field.density_network.weights)
+    with torch.enable_grad():
+        x = torch.ones(weights[0].shape[1], dtype=torch.float64)
+        for w in weights[:n]:
+            x = w @ x
+        density, x = x[0], torch.cat([x, torch.ones(field.config.sh_degree**2, dtype=torch.float64)])
+        for w in weights[n:]:
+            x = w @ x
+        flows = torch.autograd.grad(density + x.sum(), weights)
+    return [(w * g).detach() for w, g in zip(weights, flows, strict=True)]
+
+
+def _named(field: HashField, names: Sequence[str]) -> list[tuple[str, Tensor]]:
+    return [(name, field.get_parameter(name)) for name in names]
+
+
+def score(training: Training, criterion: str, fraction: float, parameters: Sequence[str]) -> Gradients:
+    """Scores of these parameters' numbers by a criterion of `CRITERIA`. Raises PruneError where it has none for one."""
+    found = CRITERIA[criterion](training, fraction)
+    missing = [name for name in parameters if name not in found]
+    if missing:
+        raise PruneError(f"prune.score: {criterion} says nothing about {missing[0]}; take magnitude or random")
+    return {name: found[name] for name in parameters}
+
+
+CRITERIA: dict[str, Callable[[Training, float], Gradients]] = {
+    "magnitude": magnitude,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+}
+"""What the units are worth, of a training and the share that is to go."""
