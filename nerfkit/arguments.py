@@ -119,6 +119,36 @@ class Render:
 
 
 @dataclass(frozen=True)
+class Prune:
+    """Make the model of a run smaller, and train it on for a while: a new run.
+
+    Neurons are taken out, which makes the model smaller and faster. Weights are held at zero, which makes neither, but
+    fewer numbers say the same; with few or noisy photographs they may say it better.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+    out: Annotated[Path | None, arg(metavar="FOLDER", aliases=["-o"])] = None
+    """Folder of the new run. By default RUN-pruned beside it."""
+    neurons: Annotated[int, arg(metavar="N")] = 0
+    """Neurons that each hidden layer keeps: 8, 16, 32, 48, 64 or 96; 0 keeps all."""
+    fraction: float = 0.0
+    """Share of the weights (or of another space) that goes."""
+    space: Literal["weights", "neurons", "kernels", "entries", "levels", "features"] = "weights"
+    """What the units are."""
+    score: Literal["magnitude", "random", "snip", "grasp", "synflow"] = "magnitude"
+    """What says which of them stay."""
+    ratio: Literal["score", "uniform", "uniform+", "er", "erk", "erk+"] = "erk"
+    """How much of each layer stays: by its shape, or as many as are among the best of all."""
+    schedule: Literal["once", "gradual", "exchange"] = "gradual"
+    """All at once, little by little, or at once and then in exchange for others."""
+    steps: Annotated[float, arg(metavar="SHARE")] = 0.2
+    """How long to train on, as a share of the steps of the run."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a run as a mesh, a point cloud or cameras, in the scene's own coordinates."""
 

@@ -149,6 +149,42 @@ def render(words: list[str]) -> int:
     return 0
 
 
+def prune(words: list[str]) -> int:
+    """Make the model of a run smaller, and train it on."""
+    from nerfkit.arguments import Prune, UsageError, parse
+
+    arguments = parse(Prune, "prune", words)
+    if not arguments.neurons and not arguments.fraction:
+        raise UsageError("nothing to prune: say --neurons 32, or --fraction 0.8")
+    from nerfkit.config import Config, PruneConfig, check
+
+    names = ("fraction", "space", "score", "ratio", "schedule")
+    settings = PruneConfig(begin=0.0, **{name: getattr(arguments, name) for name in names})
+    check(Config(prune=settings))
+    from nerfkit.session import interruptible, train_until_done
+
+    with interruptible():
+        from nerfkit.assess import evaluate_run, scene_of
+        from nerfkit.run import Run
+        from nerfkit.sparsity.again import Smaller, begin_smaller
+        from nerfkit.train.loop import fit
+
+        run = Run.open(arguments.run)
+        scene = scene_of(run, arguments.scene)
+        out = arguments.out or run.path.with_name(f"{run.path.name}-pruned")
+        smaller = Smaller(arguments.neurons, settings, arguments.steps)
+        made, model, policies = begin_smaller(run, scene, smaller, out, ["nerfkit", "prune", *words])
+        say(f"run {made.path}: {sum(w.numel() for w in model.field.network_parameters())} weights in the networks")
+        reports = fit(scene, model.config, made, model=model, policies=policies)
+        if train_until_done(reports, 0.0, lambda seconds: None):
+            say(f"stopped; go on with: nerfkit train --resume {made.path}")
+            return INTERRUPTED
+        if scene.splits["test"]:
+            print_record(evaluate_run(made, scene, "test", track))
+        print(made.path)
+    return 0
+
+
 def export(words: list[str]) -> int:
     """Write a run as a mesh, a point cloud or cameras."""
     from nerfkit.arguments import Export, parse
@@ -319,6 +355,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": eval_,
     "render": render,
+    "prune": prune,
     "export": export,
     "view": view,
     "compare": compare,

@@ -136,3 +136,16 @@ def listening() -> Iterator[None]:
     yield
     for kind, handler in before.items():
         signal.signal(kind, handler)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the ball after a short training; to be read, not written."""
+    from nerfkit.cli import main
+
+    root = tmp_path_factory.mktemp("small")
+    field = "--field.n-levels 4 --field.log2-table-size 12 --field.finest-resolution 64 --field.width 16".split()
+    rest = "--engine cpu --train.samples-per-step 4096 --sampler.resolution 32 --sampler.n-probes 2048".split()
+    words = ["train", write_ball(root), "--out", root / "run", "--steps", 150, "--seed", 3, "--no-eval", *field, *rest]
+    assert main([str(word) for word in words]) == 0
+    return root / "run"

@@ -36,14 +36,16 @@ def chains_of(field: HashField) -> dict[tuple[str, ...], int]:
     return {density: 1, tuple(name for name in names if name.startswith("color_network.")): 3}
 
 
-def gradients(training: Training, n_batches: int = N_BATCHES) -> Gradients:
-    """The loss's gradient with respect to all parameters, summed over rays drawn anew, the same at each call.
+def gradients(training: Training, n_batches: int = N_BATCHES, seed: int = _SEED) -> Gradients:
+    """The loss's gradient with respect to all parameters, summed over rays that are the same for each call and seed.
 
     The training itself is left as it was, gradients of its coming step too.
     """
     field = training.model.field
+    if field.table.grad is None:
+        field.table.grad = torch.zeros_like(field.table)
     kept = {name: p.grad.clone() for name, p in field.named_parameters() if p.grad is not None}
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(seed)
     apart = replace(training, generator=generator, exposure=None, alignment=None)
     total: Gradients = {}
     for p in field.parameters():

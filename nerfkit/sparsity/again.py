@@ -1,0 +1,84 @@
+"""A trained model taken up again to be made smaller: less of it, and a while to get used to that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nerfkit.config import Config, PruneConfig
+from nerfkit.render import Model, load_model
+from nerfkit.run import Run
+from nerfkit.scene.scene import Scene
+from nerfkit.sparsity.neurons import narrowed, neuron_scores
+from nerfkit.sparsity.pruning import policies_of
+from nerfkit.sparsity.ratios import PruneError
+from nerfkit.train.training import Policy, Training
+
+_RATE = 0.3
+"""Learning rates, in units of those of the first training: what is there is to be mended, not learnt anew."""
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """What a model is to lose."""
+
+    width: int = 0
+    """Neurons that each hidden layer keeps; 0 keeps all."""
+    prune: PruneConfig = PruneConfig()
+    """What is pruned while it trains on."""
+    steps: float = 0.2
+    """Further steps, as a share of those that it was trained for."""
+
+
+def take_up(run: Run, scene: Scene) -> Training:
+    """A run's newest model, ready to be trained on. Raises RunError, or PruneError for a run in tiles."""
+    if run.config.train.tiles:
+        raise PruneError(f"{run.path}: is in tiles; take one of them, such as {run.path}/tiles/1")
+    model = load_model(run)
+    training = Training.new(scene, model)
+    training.clock.samples_per_ray = run.load_checkpoint().state["samples_per_ray"]
+    training.warm_up()
+    return training
+
+
+def steps_of(run: Run, share: float) -> int:
+    """A share of a run's steps, at least one. Raises PruneError where it is no such share."""
+    if not 0.0 < share <= 10.0:
+        raise PruneError(f"{share:g} of the run's steps: expected a share above 0, 10 at most")
+    return max(math.ceil(share * run.load_checkpoint().step), 1)
+
+
+def further(config: Config, n_steps: int, rate: float = _RATE) -> Config:
+    """The settings of a training that goes on with a trained model, at poses and photographs as they are now."""
+    train, sampler = config.train, replace(config.sampler, warmup_steps=0)
+    rates = {"table_lr": rate * train.table_lr, "network_lr": rate * train.network_lr}
+    warmup = min(train.warmup_steps, n_steps // 10)
+    train = replace(train, steps=n_steps, warmup_steps=warmup, poses=False, align=0, realign=0, **rates)
+    return replace(config, train=train, sampler=sampler)
+
+
+def begin_smaller(
+    run: Run, scene: Scene, smaller: Smaller, out: Path, command: list[str]
+) -> tuple[Run, Model, Sequence[Policy]]:
+    """Begin a run in the folder ``out`` whose model is that of ``run`` with less in it.
+
+    Args:
+        scene: of the run (`assess.scene_of`).
+        command: the words of the command line.
+
+    Returns the new run, its model, and what takes part in its training. Raises PruneError, and RunError where the
+    folder cannot be used; nothing was written then.
+    """
+    n_steps = steps_of(run, smaller.steps)
+    training = take_up(run, scene)
+    model = training.model
+    if smaller.width:
+        model = narrowed(model, neuron_scores(training), smaller.width)
+    model = replace(model, config=replace(further(model.config, n_steps), prune=smaller.prune))
+    policies = policies_of(model.config, model.field)
+    place = (scene.root, scene.name, scene.frame.to_dict(), scene.fingerprint)
+    made = Run.create(out, model.config, *place, run.splits, command)
+    made.note({"begun_with": {"run": run.path.name, "step": run.load_checkpoint().step}})
+    return made, model, policies
