@@ -27,6 +27,7 @@ from nerfkit.sampling import alike
 from nerfkit.sampling.learned import LearnedOccupancy
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.sampling.proposal import ProposalSampler
+from nerfkit.sampling.settled import Settled
 from nerfkit.scene.scene import Box, Frame
 from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
@@ -69,7 +70,7 @@ class Model:
 
     field: HashField | Field
     """A hash field, but for drawings of something else in its place."""
-    sampler: OccupancyGrid | LearnedOccupancy | ProposalSampler | Cells
+    sampler: OccupancyGrid | LearnedOccupancy | ProposalSampler | Settled | Cells
     frame: Frame
     config: Config
     device: torch.device

@@ -10,7 +10,7 @@ from nerfkit.config import FieldConfig
 from nerfkit.fields.conv import DeferredHead, SampleHead
 from nerfkit.fields.mlp import MLP, network_dtype
 from nerfkit.kernels.contraction import half_of
-from nerfkit.kernels.hashgrid import HashGrid, grid_layout
+from nerfkit.kernels.hashgrid import GridLayout, HashGrid, grid_layout
 from nerfkit.kernels.raycast import Networks, Target
 from nerfkit.kernels.shade import join_directions, spherical_harmonics
 
@@ -33,6 +33,12 @@ class _TruncatedExp(torch.autograd.Function):
         return out
 
 
+def layout_of(config: FieldConfig, n_cubes: int) -> GridLayout:
+    """Sizes of the table of a field in nested cubes (see `HashField`)."""
+    finest = config.finest_resolution * (min(n_cubes, 2) if config.contracted else 2 ** (n_cubes - 1))
+    return grid_layout(config.n_levels, config.n_features, config.log2_table_size, config.base_resolution, finest)
+
+
 class HashField(nn.Module):
     """Density per model unit and colour at positions in the unit cube.
 
@@ -46,13 +52,7 @@ class HashField(nn.Module):
         """``n_cubes`` is the number of nested cubes, each twice as wide as the one in it, of which all is the last."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        layout = grid_layout(
-            config.n_levels,
-            config.n_features,
-            config.log2_table_size,
-            config.base_resolution,
-            config.finest_resolution * (min(n_cubes, 2) if config.contracted else 2 ** (n_cubes - 1)),
-        )
+        layout = layout_of(config, n_cubes)
         self.config = config
         self.dtype = network_dtype(device.type)
         self.grid = HashGrid(layout, device, half_of(n_cubes) if config.contracted else 0.0)

@@ -22,7 +22,7 @@ from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
 from nerfkit.sampling.stepping import places_in, stepping_of, while_young
 from nerfkit.types import Field, Met, Rays, Samples
 
-_NEVER = -1.0
+NEVER = -1.0
 """Value of a cell outside the region that may be occupied."""
 _CHUNK = 8192
 """Positions that one task probes."""
@@ -49,7 +49,7 @@ class OccupancyGrid:
         self.stepping = stepping_of(config, n_levels, near_plane, far_plane)
         self.values = torch.full((n_levels, n_cells), UNKNOWN, device=device)
         if allowed is not None:
-            self.values[~allowed.view(n_levels, n_cells).to(device)] = _NEVER
+            self.values[~allowed.view(n_levels, n_cells).to(device)] = NEVER
         self._window = torch.full_like(self.values, -1.0)
         self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
@@ -142,4 +142,4 @@ class OccupancyGrid:
 
 def _may_be_occupied(values: Float[Tensor, "levels cells"]) -> Int[Tensor, " n_allowed"]:
     """Indices of the cells that are worth a probe."""
-    return (values.view(-1) > _NEVER).nonzero()[:, 0].int()
+    return (values.view(-1) > NEVER).nonzero()[:, 0].int()
