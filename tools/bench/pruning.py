@@ -1,0 +1,206 @@
+"""What pruning does to what a field remembers, and to what it knows: curves over fractions, methods and widths.
+
+    python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 8 24] [--noise 0 0.05]
+                                  [--methods erk uniform ...] [--fractions 0.5 0.8 ...] [--widths 64] [--seeds 0 1 2]
+                                  [--steps 1500] [--downscale 1] [--preset fixture|default]
+    python tools/bench/pruning.py RESULTS.jsonl --table
+
+A fixture is a scene of `fixtures.py`; SCENES are folders of others. Networks are pruned, the table is not. Methods are
+the ratios with random masks (uniform, uniform+, er, erk, erk+), criteria with the ratios that they find (snip, grasp,
+synflow) or with their ratios alone (snip-shuffled, ...), magnitude at the end of half a training and then learning on
+(magnitude), little by little (gradual) or exchanged (exchange), and a dense field of fewer neurons with as many weights
+(narrow). All of them train for the same number of steps. One JSON line a training is appended to RESULTS.jsonl, and
+what stands there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fixtures import FIXTURES, FLOOR, write
+from record import Rows, record
+
+from nerfkit.assess import backdrop, truth
+from nerfkit.config import Config, from_dict
+from nerfkit.render import render_image
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.sparsity.pruning import policies_of, sparsity_of
+from nerfkit.sparsity.ratios import PruneError
+from nerfkit.train.loop import fit, model_of
+
+FIELDS = {
+    # Small pictures, for which the default table is far too large.
+    "fixture": {
+        "field": {"log2_table_size": 14, "finest_resolution": 128},
+        "sampler": {"resolution": 64, "n_steps": 192},
+        "train": {"samples_per_step": 16384},
+        "data": {"background": "white"},
+    },
+    "default": {},
+}
+RATIOS = ("uniform", "uniform+", "er", "erk", "erk+")
+CRITERIA = ("snip", "grasp", "synflow")
+LATE = {"score": "magnitude", "ratio": "erk"}
+METHODS: dict[str, dict[str, Any]] = {
+    **{ratio: {"ratio": ratio} for ratio in RATIOS},
+    **{score: {"score": score, "ratio": "score"} for score in CRITERIA},
+    **{f"{score}-shuffled": {"score": score, "ratio": "score", "shuffle": True} for score in CRITERIA},
+    "magnitude": {**LATE, "begin": 0.5},
+    "magnitude-global": {"score": "magnitude", "ratio": "score", "begin": 0.5},
+    "gradual": {**LATE, "schedule": "gradual", "begin": 0.1, "end": 0.7, "every": 50},
+    "exchange": {"schedule": "exchange", "every": 50},
+    "narrow": {},
+}
+
+
+def n_weights(config: Config) -> int:
+    """Of both networks."""
+    field = config.field
+    n_in = (field.n_levels * field.n_features, field.geo_features + field.sh_degree**2)
+    hidden = (field.density_layers, field.color_layers)
+    outputs = (field.geo_features, 3)
+    return sum(
+        w * (i + o) + (n - 1) * w * w for i, n, o in zip(n_in, hidden, outputs, strict=True) for w in [field.width]
+    )
+
+
+def config_of(preset: str, method: str, fraction: float, width: int, seed: int, steps: int) -> Config:
+    """The settings of one training."""
+    tree = {name: dict(values) for name, values in FIELDS[preset].items()}
+    tree["train"] = {**tree.get("train", {}), "steps": steps, "report_every": steps // 20, "seed": seed}
+    tree["field"] = {**tree.get("field", {}), "width": width}
+    tree["engine"] = "cpu"
+    if method == "narrow":
+        whole = n_weights(from_dict(Config, tree))
+        tree["field"]["width"] = max(
+            range(1, width + 1),
+            key=lambda w: (
+                -abs(
+                    n_weights(from_dict(Config, {**tree, "field": {**tree["field"], "width": w}}))
+                    - (1 - fraction) * whole
+                )
+            ),
+        )
+    elif fraction:
+        tree["prune"] = {"fraction": fraction, **METHODS[method]}
+    return from_dict(Config, tree)
+
+
+def psnr(error: float) -> float:
+    """Of a mean square error, dB."""
+    return -10 * math.log10(max(error, 1e-12))
+
+
+def train(scene: Scene, config: Config, n_views: int) -> dict[str, Any]:
+    """Held-out and training error of one training, the slope of the latter's logarithm over its last fifth."""
+    model = model_of(scene, config)
+    reports = list(fit(scene, config, model=model, policies=policies_of(config, model.field)))
+    background = backdrop(scene)
+
+    def error(views: list[int]) -> float:
+        """Mean square error of whole pictures."""
+        errors = []
+        for view in views:
+            seen = render_image(model, scene.cameras, view, background).rgb
+            errors.append(float((seen - truth(scene, view, background)).square().mean()))
+        return fmean(errors)
+
+    late = [report.loss for report in reports[-4:]]
+    kept = sparsity_of(model.field)
+    return {
+        "psnr": psnr(error(scene.splits["test"][:: max(len(scene.splits["test"]) // n_views, 1)])),
+        "train_error": error(scene.splits["train"][:: max(len(scene.splits["train"]) // n_views, 1)]),
+        "slope": math.log(late[-1] / late[0]),
+        "kept": sum(n for n, _ in kept.values()),
+        "weights": sum(n for _, n in kept.values()),
+        "seconds": reports[-1].seconds,
+    }
+
+
+def regime(row: dict[str, Any], floor: float) -> str:
+    """Whether a field has learnt the noise as well, the scene alone, or less."""
+    share = row["train_error"] / max(floor, 1e-9)
+    return "memorising" if share < 0.8 else "fitting" if share <= 1.25 else "underfit"
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table of each scene: held-out PSNR by method and fraction, and the regime."""
+    keys = sorted({(r["scene"], r["views"], r["noise"], r["width"], r["steps"]) for r in rows}, key=str)
+    for key in keys:
+        own = [r for r in rows if (r["scene"], r["views"], r["noise"], r["width"], r["steps"]) == key]
+        print(f"\n{key[0]}: {key[1]} views, noise {key[2]:g}, width {key[3]}, {key[4]} steps")
+        dense = {r["seed"]: r for r in own if r["fraction"] == 0}
+        if dense:
+            each = list(dense.values())
+            error = fmean(r["train_error"] for r in each)
+            print(
+                f"  dense {fmean(r['psnr'] for r in each):.2f} dB, {regime({'train_error': error}, each[0]['floor'])}"
+            )
+        fractions = sorted({r["fraction"] for r in own} - {0})
+        print("  method            " + "".join(f"{fraction:>16g}" for fraction in fractions))
+        for method in sorted({r["method"] for r in own if r["fraction"]}):
+            cells = []
+            for fraction in fractions:
+                some = [r for r in own if r["method"] == method and r["fraction"] == fraction]
+                done = [r for r in some if "psnr" in r]
+                paired = [r["psnr"] - dense[r["seed"]]["psnr"] for r in done if r["seed"] in dense]
+                if done and paired:
+                    label = regime({"train_error": fmean(r["train_error"] for r in done)}, done[0]["floor"])
+                    cells.append(f"{fmean(paired):+.2f} {label[:4]} ({len(done)})")
+                else:
+                    cells.append("refused" if some else "")
+            print(f"  {method:18}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("scenes", nargs="*", type=Path)
+    parser.add_argument("--fixtures", nargs="*", default=[], choices=FIXTURES)
+    parser.add_argument("--made", type=Path, default=Path("runs/fixtures"))
+    parser.add_argument("--views", nargs="+", type=int, default=[24])
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.05])
+    parser.add_argument("--methods", nargs="+", default=["erk"], choices=METHODS)
+    parser.add_argument("--fractions", nargs="+", type=float, default=[0.8])
+    parser.add_argument("--widths", nargs="+", type=int, default=[64])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--downscale", type=int, default=1)
+    parser.add_argument("--preset", default="fixture", choices=FIELDS)
+    parser.add_argument("--scored", type=int, default=8, help="views of each split that are scored, about")
+    parser.add_argument("--table", action="store_true")
+    a = parser.parse_args()
+    rows = Rows(a.results)
+    if a.table:
+        show(rows.each)
+        return
+    made = [(name, n, noise) for name, n, noise in product(a.fixtures, a.views, a.noise)]
+    wanted: list[tuple[str, Path, int, float]] = [(n, write(a.made, n, v, s), v, s) for n, v, s in made]
+    wanted += [(path.resolve().name, path, 0, 0.0) for path in a.scenes]
+    for (name, folder, views, noise), width, seed in product(wanted, a.widths, a.seeds):
+        for method, fraction in [("dense", 0.0), *product(a.methods, a.fractions)]:
+            config = config_of(a.preset, method, fraction, width, seed, a.steps)
+            what = {"scene": name, "views": views, "noise": noise, "width": width, "seed": seed, "method": method}
+            what |= {"fraction": fraction, "steps": a.steps, "downscale": a.downscale}
+            if rows.has(what):
+                continue
+            scene = load_scene(folder, replace(config.data, downscale=a.downscale))
+            floor = json.loads((folder / FLOOR).read_text())["floor"] if (folder / FLOOR).exists() else 0.0
+            try:
+                found = train(scene, config, a.scored)
+            except PruneError as error:
+                found = {"refused": str(error)}
+            rows.add(record("pruning", **what, floor=floor, **found))
+
+
+if __name__ == "__main__":
+    main()
