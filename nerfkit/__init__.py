@@ -33,6 +33,7 @@ _HOMES = {
     "fit": "train.loop",
     "load_model": "render",
     "load_scene": "scene",
+    "open_run": "packed",
     "render_image": "render",
 }
 

@@ -83,7 +83,7 @@ class Eval:
     """Score a run on held-out views: metrics.json and report.html in its folder."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or its file."""
     split: Literal["test", "val", "train"] = "test"
     """Which views. Others than test go into metrics-SPLIT.json and leave the report as it is."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
@@ -97,7 +97,7 @@ class Render:
     """Film a run."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or its file."""
     path: str = "orbit"
     """orbit, spiral, test (the held-out views), interpolate (through the training cameras), or a JSON file."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -149,11 +149,30 @@ class Prune:
 
 
 @dataclass(frozen=True)
+class Compress:
+    """Write a run as one file of as many bytes as one says: all that render, view, eval and export need of it.
+
+    The model learns on under the rounding that it will be written with.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+    bytes: Annotated[str, arg(metavar="SIZE")] = "1MB"
+    """Length of the file, at most and all but for a few hundredths: 400kB, 1MB or a number of bytes."""
+    out: Annotated[Path | None, arg(metavar="FILE", aliases=["-o"])] = None
+    """x.nerf. By default RUN.nerf beside it."""
+    steps: Annotated[float, arg(metavar="SHARE")] = 0.25
+    """How long to learn on, as a share of the steps of the run."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a run as a mesh, a point cloud or cameras, in the scene's own coordinates."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or its file."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """x.glb, x.ply or x.obj for a mesh, x.ply for points, x.json (transforms.json) or a folder (that and COLMAP's text
     format) for cameras. By default a place in the run's exports/."""
@@ -183,7 +202,7 @@ class View:
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN|SCENE")]
-    """Folder of the run, or of a scene."""
+    """Folder of the run, its file, or the folder of a scene."""
     port: Annotated[int, arg(metavar="N")] = 7007
     """Of the page, which only this machine can open."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
@@ -195,7 +214,7 @@ class Compare:
     """Put two to four runs side by side on one page: figures, curves, pictures, settings."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN RUN ...")]
-    """Folders of the runs."""
+    """Folders of the runs, or their files."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("compare.html")
     """The page."""
 
@@ -252,6 +271,20 @@ def seconds(text: str) -> float:
     if found is None or float(found[1]) == 0:
         raise UsageError(f"--time-budget {text}: expected a time such as 60s, 5m or 1h")
     return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2] or "s"]
+
+
+def size_of(text: str) -> int:
+    """A length of a file as people write it, in bytes; kB are 1000. Raises UsageError.
+
+    >>> size_of("400kB"), size_of("1.5 MB"), size_of("2000"), size_of("1MiB")
+    (400000, 1500000, 2000, 1048576)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(B|kB|KB|kb|k|MB|mb|M|KiB|MiB)?", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"--bytes {text}: expected a size such as 400kB or 1MB")
+    unit = found[2] or "B"
+    factor = 1 if unit == "B" else (1024 if "i" in unit else 1000) ** (1 if unit[0] in "kK" else 2)
+    return round(float(found[1]) * factor)
 
 
 def differing(settings: Config, base: Config) -> dict[str, tuple[Any, Any]]:

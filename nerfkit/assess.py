@@ -16,6 +16,7 @@ from torch import Tensor
 from nerfkit.charts import Rig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
 from nerfkit.looks import look
+from nerfkit.packed import open_run
 from nerfkit.pictures import View
 from nerfkit.render import Model, Renderer, background_color, render_image
 from nerfkit.report import write_report
@@ -163,7 +164,7 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
         cells = look(model, scene.cameras[[view]], "occupancy").picture / 255.0
         return View(seen.rgb, truth(scene, view, background), cells, seen.counts)
 
-    write_report(run.path, shown, rig_of(scene))
+    write_report(run, shown, rig_of(scene))
     return record
 
 
@@ -198,7 +199,7 @@ def pictures_of(
 
     Returns None for both, and the reason, where the runs are not of one scene, or it is not there.
     """
-    runs = [Run.open(folder) for folder in folders]
+    runs = [open_run(folder) for folder in folders]
     if len({run.provenance["scene"]["fingerprint"] for run in runs}) > 1:
         return None, None, "the runs are not of one scene"
     try:

@@ -15,6 +15,7 @@ from nerfkit.aside import file_aside
 from nerfkit.charts import Curve, duration, line_chart, si, smooth
 from nerfkit.config import flat, to_dict
 from nerfkit.evaluate import AnyPicture, to_bytes
+from nerfkit.packed import open_run
 from nerfkit.page import page, section
 from nerfkit.run import Run, RunError
 
@@ -53,7 +54,7 @@ def compare_runs(
     """Write a page with two to four runs side by side, pictures included, as one file.
 
     Args:
-        folders: of the runs; what one of them does not have yet is left out.
+        folders: of the runs, or files of them; what one of them does not have yet is left out.
         out: the page.
         view_fn, truth_fn: for the pictures of held-out views; None leaves them out.
 
@@ -61,7 +62,7 @@ def compare_runs(
     """
     if not 2 <= len(folders) <= len(STYLES):
         raise RunError(f"{len(folders)} runs: from 2 to {len(STYLES)} can be compared")
-    runs = [Run.open(folder) for folder in folders]
+    runs = [open_run(folder) for folder in folders]
     metrics = [run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {} for run in runs]
     names = _names(runs)
     sections = [

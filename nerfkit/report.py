@@ -22,18 +22,17 @@ from nerfkit.pictures import PICTURES, ViewFn, kept_pictures, pick_views
 from nerfkit.run import Run
 
 
-def write_report(run_folder: Path, view_fn: ViewFn | None = None, rig: Rig | None = None) -> Path:
+def write_report(run: Run, view_fn: ViewFn | None = None, rig: Rig | None = None) -> Path:
     """Write ``report.html`` into a run folder; what the run does not have yet is left out.
 
     Args:
-        run_folder: of a run, at any moment of its training.
+        run: at any moment of its training.
         view_fn: gives a held-out view; it is asked for the worst, the median and the best. None shows the pictures of
             the last time, where they are of the same views.
         rig: the scene's cameras; None leaves their picture out.
 
-    Returns the page's path. Raises RunError where the folder is no run or one of its files is broken.
+    Returns the page's path. Raises RunError where one of the run's files is broken.
     """
-    run = Run.open(run_folder)
     metrics = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
     records = run.read_log()
     picked = pick_views(metrics.get("per_image", []))
@@ -293,8 +292,8 @@ def _provenance(run: Run, metrics: dict[str, Any]) -> str:
     versions = "  ·  ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)
     resumed = "  ·  ".join(f"at step {session['step']}, {session['time']}" for session in origin.get("resumed", []))
     rows = [
-        ("command", f"<code>{escape(' '.join(origin['command']))}</code>"),
-        ("scene", escape(f"{origin['scene']['name']} at {origin['scene']['relative']}")),
+        ("command", f"<code>{escape(' '.join(origin['command']))}</code>" if origin["command"] else ""),
+        ("scene", escape(" at ".join(origin["scene"][key] for key in ("name", "relative") if key in origin["scene"]))),
         ("fingerprint", f"<code>{escape(origin['scene']['fingerprint'])}</code>"),
         ("started", escape(origin["created"])),
         ("resumed", escape(resumed)),

@@ -77,11 +77,11 @@ def view(words: list[str]) -> int:
         return train([*words, "--view"])
     arguments = parse(View, "view", words)
     from nerfkit.assess import backdrop, scene_of
-    from nerfkit.run import Run
+    from nerfkit.packed import open_run
     from nerfkit.tiles import load
     from nerfkit.viewer import Viewer
 
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     model = load(run)
     scene = scene_of(run, arguments.scene)
     viewer = Viewer(scene, model, run, arguments.port, backdrop(scene))
@@ -99,10 +99,10 @@ def eval_(words: list[str]) -> int:
 
     arguments = parse(Eval, "eval", words)
     from nerfkit.assess import evaluate_run, scene_of
-    from nerfkit.run import Run
+    from nerfkit.packed import open_run
     from nerfkit.tiles import parts_of
 
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     for part in parts_of(run):
         part.load_checkpoint()  # a run without one is told at once, not after its scene was read
     scene = scene_of(run, arguments.scene)
@@ -120,12 +120,12 @@ def render(words: list[str]) -> int:
 
     arguments = parse(Render, "render", words)
     from nerfkit.assess import backdrop, scene_of
-    from nerfkit.run import Run
+    from nerfkit.packed import open_run
     from nerfkit.tiles import load
     from nerfkit.video import camera_path, depth_picture, depth_range, film, shoot
 
     _check_render(arguments)
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     model = load(run)
     scene = scene_of(run, arguments.scene)
     cameras, fps = camera_path(scene, arguments.path, arguments.frames, arguments.fps)
@@ -185,6 +185,35 @@ def prune(words: list[str]) -> int:
     return 0
 
 
+def compress(words: list[str]) -> int:
+    """Write a run as one file of so many bytes."""
+    from nerfkit.arguments import Compress, UsageError, parse, size_of
+
+    arguments = parse(Compress, "compress", words)
+    n_bytes, out = size_of(arguments.bytes), arguments.out or arguments.run.with_name(f"{arguments.run.name}.nerf")
+    if out.suffix != ".nerf":
+        raise UsageError(f"--out {out}: expected a name such as x.nerf")
+    from nerfkit.session import interruptible, train_until_done
+
+    with interruptible():
+        from nerfkit.assess import scene_of
+        from nerfkit.packed import open_packed, write_packed
+        from nerfkit.run import Run
+        from nerfkit.sparsity.compress import begin
+
+        run = Run.open(arguments.run)
+        compression = begin(run, scene_of(run, arguments.scene), n_bytes, arguments.steps)
+        if train_until_done(compression.learn(), 0.0, lambda seconds: None):
+            say("stopped; nothing was written")
+            return INTERRUPTED
+        write_packed(out, compression.file())
+        for name, length in open_packed(out).section_bytes().items():
+            say(f"{name:10} {length:>9,} bytes")
+        say(f"{out.stat().st_size:,} bytes in all; score it with: nerfkit eval {out} --scene SCENE")
+        print(out)
+    return 0
+
+
 def export(words: list[str]) -> int:
     """Write a run as a mesh, a point cloud or cameras."""
     from nerfkit.arguments import Export, parse
@@ -196,11 +225,11 @@ def export(words: list[str]) -> int:
     from nerfkit.assess import scene_of
     from nerfkit.export import DEFAULT_NAMES, ExportError, choose_kind, write_cameras, write_mesh, write_points
     from nerfkit.mesh import MeshOptions, check_installed, extract_mesh
+    from nerfkit.packed import open_run
     from nerfkit.points import gather_points
-    from nerfkit.run import Run
     from nerfkit.tiles import load
 
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     out = arguments.out or run.path / "exports" / DEFAULT_NAMES[arguments.kind or "mesh"]
     kind = choose_kind(out, arguments.kind)
     if kind == "cameras":  # those of whole pictures, whatever size was trained on
@@ -356,6 +385,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "eval": eval_,
     "render": render,
     "prune": prune,
+    "compress": compress,
     "export": export,
     "view": view,
     "compare": compare,

@@ -17,7 +17,7 @@ from nerfkit.evaluate import Cost, Setting, metrics_record, score_images, to_byt
 from nerfkit.looks import heat_map, most_of
 from nerfkit.pictures import View, closest_look, error_map, pick_views
 from nerfkit.report import write_report
-from nerfkit.run import Run, RunError
+from nerfkit.run import Run
 
 NAMES = [f"views/<r>&'{index}.png" for index in range(5)]
 
@@ -124,7 +124,7 @@ def check_page(path: Path) -> Page:
 
 def test_a_full_page(tmp_path):
     run = make_run(tmp_path)
-    path = write_report(run.path, views, make_rig())
+    path = write_report(run, views, make_rig())
     assert path == run.path / "report.html"
     page = check_page(path)
     for words in ("toy & co · a<b", "Worst view", "Median view", "Best view", "SSIM 0.", "</td>", "Cameras", "2:00min"):
@@ -147,7 +147,7 @@ def test_close_ups_are_exact_and_where_the_detail_is(tmp_path):
     assert closest_look(truth[:90, :80], 150) == (slice(0, 90), slice(0, 80))
 
     run = make_run(tmp_path)
-    write_report(run.path, views)
+    write_report(run, views)
     name = run.read_json("renders/report/views.json")["names"]["Worst"]
     for kind, picture in zip(("render", "truth"), pictures(name), strict=True):
         shown = cv2.imread(str(run.path / f"renders/report/worst-{kind}-close.png"))[..., ::-1]
@@ -157,16 +157,16 @@ def test_close_ups_are_exact_and_where_the_detail_is(tmp_path):
 def test_plain_and_aligned_scores_stand_side_by_side(tmp_path):
     run = make_run(tmp_path)
     metrics = run.read_json("metrics.json")
-    text = check_page(write_report(run.path, views)).text
+    text = check_page(write_report(run, views)).text
     for key in ("psnr", "high_pass"):
         assert f"{metrics[key]:.2f} dB" in text and f"{metrics['aligned'][key]:.2f} dB" in text
     run.write_json("metrics.json", metrics | {"aligned": None})
-    assert "Detail and alignment" not in check_page(write_report(run.path)).text
+    assert "Detail and alignment" not in check_page(write_report(run)).text
 
 
 def test_one_scale_of_samples_serves_all_views(tmp_path):
     run = make_run(tmp_path)
-    text = check_page(write_report(run.path, views)).text
+    text = check_page(write_report(run, views)).text
     kept = run.read_json("renders/report/views.json")
     counts = {label.lower(): views(name).counts for label, name in kept["names"].items()}
     assert kept["most"] == most_of(list(counts.values())) and f"to {kept['most']} and above" in text
@@ -178,45 +178,45 @@ def test_one_scale_of_samples_serves_all_views(tmp_path):
 
 def test_a_page_of_before_has_no_looks(tmp_path):
     run = make_run(tmp_path)
-    write_report(run.path, views)
+    write_report(run, views)
     kept = run.read_json("renders/report/views.json")
     run.write_json("renders/report/views.json", {key: kept[key] for key in ("names", "top")})
-    page = check_page(write_report(run.path))
+    page = check_page(write_report(run))
     assert "Where the sampler looks" not in page.text and len(page.references) == 9
 
 
 def test_refined_poses_are_told(tmp_path):
     run = make_run(tmp_path)
-    assert "refined" not in check_page(write_report(run.path, views, make_rig())).text
+    assert "refined" not in check_page(write_report(run, views, make_rig())).text
     for number in (1, 2):
         found = {"degrees": {"median": 0.25, "most": 1.5 * number}, "shift": {"median": 0.01, "most": 0.125}}
         run.log({"step": 40, "seconds": 120.0, "poses": {"round": number, "n_views": 9, "n_moved": 7, **found}})
-    text = check_page(write_report(run.path, views, make_rig())).text
+    text = check_page(write_report(run, views, make_rig())).text
     assert "7 of 9 poses of training views were refined" in text
     assert "0.25° and 0.01 scene units in the median, 3° and 0.12 scene units at most" in text
 
 
 def test_offsets_of_patches_are_drawn(tmp_path):
     run = make_run(tmp_path)
-    assert "Offsets of patches" not in check_page(write_report(run.path, views)).text
+    assert "Offsets of patches" not in check_page(write_report(run, views)).text
     run.log({"step": 40, "seconds": 120.0, "alignment": {"reach": 1, "counts": [[0, 1, 0], [0, 6, 2], [0, 1, 0]]}})
-    text = check_page(write_report(run.path)).text
+    text = check_page(write_report(run)).text
     assert "Offsets of patches" in text and "1, 0: 20 %" in text and "0, 0: 60 %" in text and "-1, -1: 0 %" in text
     assert offset_map([[0, 0, 0]] * 3) == ""
 
 
 def test_exposures_are_told(tmp_path):
     run = make_run(tmp_path)
-    assert "exposed" not in check_page(write_report(run.path, views, make_rig())).text
+    assert "exposed" not in check_page(write_report(run, views, make_rig())).text
     for most in (1.1, 1.25):
         run.log({"step": 40, "seconds": 120.0, "exposure": {"least": 0.8, "most": most}})
-    text = check_page(write_report(run.path, views, make_rig())).text
+    text = check_page(write_report(run, views, make_rig())).text
     assert "exposed at 0.80 to 1.25 times the mean" in text
 
 
 def test_the_page_moves_with_its_folder(tmp_path):
     run = make_run(tmp_path)
-    write_report(run.path, views, make_rig())
+    write_report(run, views, make_rig())
     assert str(tmp_path) not in (run.path / "report.html").read_text()
     moved = tmp_path / "other" / "place"
     shutil.move(run.path, moved)
@@ -226,7 +226,7 @@ def test_the_page_moves_with_its_folder(tmp_path):
 @pytest.mark.parametrize(("trained", "scored"), [(False, False), (True, False), (False, True)])
 def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
     run = make_run(tmp_path, trained, scored)
-    page = check_page(write_report(run.path))
+    page = check_page(write_report(run))
     assert ("Course of the training" in page.text) == trained
     assert "Held-out views" not in page.text and "Cameras" not in page.text
     assert ("not trained yet" in page.text) == (not trained and not scored)
@@ -234,17 +234,12 @@ def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
 
 def test_the_pictures_stay_until_they_are_of_other_views(tmp_path):
     run = make_run(tmp_path)
-    write_report(run.path, views)
-    assert len(check_page(write_report(run.path)).references) == 24
+    write_report(run, views)
+    assert len(check_page(write_report(run)).references) == 24
     metrics = run.read_json("metrics.json")
     metrics["per_image"][0]["psnr"] = 1.0  # another view is the worst now
     run.write_json("metrics.json", metrics)
-    assert check_page(write_report(run.path)).references == []
-
-
-def test_only_a_run_has_a_page(tmp_path):
-    with pytest.raises(RunError, match="is no run folder"):
-        write_report(tmp_path)
+    assert check_page(write_report(run)).references == []
 
 
 def test_pictures_are_those_of_the_view_and_not_larger_than_needed(tmp_path):
@@ -255,7 +250,7 @@ def test_pictures_are_those_of_the_view_and_not_larger_than_needed(tmp_path):
         large = [np.kron(picture, ones) for picture in (view.render, view.truth, view.cells)]
         return View(*large, torch.from_numpy(np.kron(view.counts, ones[..., 0])).int())
 
-    write_report(run.path, wide)
+    write_report(run, wide)
     worst = run.read_json("renders/report/views.json")["names"]["Worst"]
     written = cv2.imread(str(run.path / "renders/report/worst-truth.jpg"))[..., ::-1] / 255
     assert written.shape == (480, 640, 3)

@@ -1,0 +1,182 @@
+"""How much of a picture a byte buys: files of `nerfkit compress` beside what everybody could do at once.
+
+    python tools/bench/compressing.py RESULTS.jsonl SCENE... [--downscale 1] [--steps 8000] [--share 0.25]
+                                      [--bytes 100e3 200e3 400e3 1e6] [--tables 11 12 13 14 15] [--seeds 0]
+                                      [--every 1]
+    python tools/bench/compressing.py RESULTS.jsonl --table
+
+A dense run of ``--steps`` steps is compressed to each of the sizes, learning on for a share of them. The rival is a
+field with a smaller table, trained for as many steps in all, its numbers rounded to 8 bits, one scale a level and a
+matrix, its cells as bits, everything packed by zstandard at level 19. Scores are of every ``--every``-th held-out view.
+One JSON line a file is appended to RESULTS.jsonl; what stands there already is not run again. ``--table`` prints them,
+and by how much fewer bytes ours take at equal PSNR (Bjontegaard's rate difference).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from record import Rows, record
+
+from nerfkit.assess import backdrop, truth
+from nerfkit.config import Config, DataConfig, FieldConfig, TrainConfig
+from nerfkit.packed import open_packed, write_packed
+from nerfkit.render import Model, load_model, render_image
+from nerfkit.run import Run
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.sparsity.compress import begin
+from nerfkit.train.loop import fit
+
+OURS, RIVAL, DENSE = "compress", "small table, int8, zstd", "dense"
+
+
+def psnr(model: Model, scene: Scene, every: int) -> float:
+    """Mean over held-out views, 8-bit pictures."""
+    background, each = backdrop(scene), []
+    for view in scene.splits["test"][::every]:
+        seen = (render_image(model, scene.cameras, view, background).rgb.clamp(0, 1) * 255).round() / 255
+        each.append(-10 * math.log10(float((seen - truth(scene, view, background)).square().mean())))
+    return fmean(each)
+
+
+def trained(scene: Scene, config: Config, folder: Path) -> Run:
+    """A run of so many steps; one that is there already stays."""
+    if (folder / "config.json").exists() and (run := Run.open(folder)).has_checkpoint:
+        if run.load_checkpoint().step >= config.train.steps:
+            return run
+        shutil.rmtree(folder)
+    splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
+    frame = scene.frame.to_dict()
+    run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, ["bench"])
+    for _ in fit(scene, config, run):
+        pass
+    return run
+
+
+def eight_bits(model: Model) -> int:
+    """Round all numbers of a model to 8 bits, in place; the bytes of them and of the cells, packed."""
+    from zstandard import ZstdCompressor
+
+    packed, offsets = [], model.field.grid.layout.offsets
+    with torch.no_grad():
+        table = model.field.table
+        rest = [p for name, p in model.field.named_parameters() if name != "table"]
+        for part in [*(table[a:b] for a, b in zip(offsets, offsets[1:], strict=False)), *rest]:
+            step = float(part.abs().max()) / 127 or 1.0
+            whole = (part / step).round()
+            packed.append(whole.to(torch.int8).numpy().tobytes())
+            part.copy_(whole * step)
+    packed.append(np.packbits(model.sampler.cells().occupied.numpy().reshape(-1)).tobytes())
+    return len(ZstdCompressor(level=19).compress(b"".join(packed)))
+
+
+def compressed(run: Run, scene: Scene, n_bytes: int, share: float, every: int) -> dict[str, Any]:
+    """Figures of our file."""
+    started = time.perf_counter()
+    compression = begin(run, scene, n_bytes, share)
+    for _ in compression.learn():
+        pass
+    data = compression.file()
+    seconds = time.perf_counter() - started
+    path = run.path.with_name(f"{run.path.name}-{n_bytes}.nerf")
+    write_packed(path, data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    packed = open_packed(path)
+    packed.load_checkpoint()
+    decode = time.perf_counter() - started
+    torch.set_num_threads(threads)
+    found = {"bytes": len(data), "psnr": psnr(load_model(packed), scene, every), "seconds": seconds}
+    return {**found, "decode_seconds": decode, "sections": packed.section_bytes()}
+
+
+def rate_difference(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> float:
+    """By which share of their bytes ours differ at equal PSNR: the mean over the PSNR that both curves have, of cubic
+    fits of log bytes (Bjontegaard 2001). Points are (bytes, PSNR), four or more of each; NaN where nothing is shared.
+
+    >>> curve = [(100.0, 20.0), (200.0, 22.0), (400.0, 25.0), (800.0, 27.0)]
+    >>> round(rate_difference([(b / 2, p) for b, p in curve], curve), 6)
+    -0.5
+    """
+    low = max(min(p for _, p in ours), min(p for _, p in theirs))
+    high = min(max(p for _, p in ours), max(p for _, p in theirs))
+    if high <= low or min(len(ours), len(theirs)) < 4:
+        return math.nan
+    areas = []
+    for curve in (ours, theirs):
+        b, p = np.array(sorted(curve, key=lambda point: point[1])).T
+        whole = np.polyint(np.polyfit(p - low, np.log(b), 3))
+        areas.append(np.polyval(whole, high - low) / (high - low))
+    return math.exp(areas[0] - areas[1]) - 1.0
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """One table a scene."""
+    for scene in sorted({(r["scene"], r["downscale"], r["steps"]) for r in rows}):
+        own = [r for r in rows if (r["scene"], r["downscale"], r["steps"]) == scene]
+        print(f"\n{scene[0]}/{scene[1]}, {scene[2]} steps")
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for row in sorted(own, key=lambda r: (r["method"], r["bytes"])):
+            extra = f"  decoded in {row['decode_seconds']:.2f} s" if "decode_seconds" in row else ""
+            print(f"  {row['method']:26} seed {row['seed']}  {row['bytes']:>9} bytes  {row['psnr']:.2f} dB{extra}")
+            curves.setdefault(row["method"], []).append((row["bytes"], row["psnr"]))
+        if OURS in curves and RIVAL in curves:
+            print(f"  bytes at equal PSNR: {100 * rate_difference(curves[OURS], curves[RIVAL]):+.1f} %")
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("scenes", nargs="*", type=Path)
+    parser.add_argument("--downscale", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--bytes", nargs="*", type=float, default=[100e3, 200e3, 400e3, 1e6])
+    parser.add_argument("--tables", nargs="*", type=int, default=[11, 12, 13, 14, 15])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--table", action="store_true")
+    a = parser.parse_args()
+    rows = Rows(a.results)
+    if a.table:
+        show(rows.each)
+        return
+    for path, seed in [(path, seed) for path in a.scenes for seed in a.seeds]:
+        scene = load_scene(path, DataConfig(downscale=a.downscale))
+        base = Config(data=DataConfig(downscale=a.downscale), train=TrainConfig(steps=a.steps, seed=seed), engine="cpu")
+        place = a.out / f"{path.resolve().name}-{a.downscale}-{a.steps}-{seed}"
+        what = {"scene": path.resolve().name, "downscale": a.downscale, "steps": a.steps, "seed": seed}
+        what |= {"share": a.share, "every": a.every}
+        if not rows.has({**what, "method": DENSE}):
+            run = trained(scene, base, place)
+            found = {"bytes": run.load_checkpoint().model_bytes, "psnr": psnr(load_model(run), scene, a.every)}
+            rows.add(record("compressing", **what, method=DENSE, budget=0, **found))
+        for n_bytes in map(int, a.bytes):
+            if not rows.has({**what, "method": OURS, "budget": n_bytes}):
+                found = compressed(trained(scene, base, place), scene, n_bytes, a.share, a.every)
+                rows.add(record("compressing", **what, method=OURS, budget=n_bytes, **found))
+        for log2 in a.tables:
+            if not rows.has({**what, "method": RIVAL, "budget": log2}):
+                steps = base.train.steps + round(a.share * base.train.steps)
+                small = replace(base, field=FieldConfig(log2_table_size=log2), train=replace(base.train, steps=steps))
+                model = load_model(trained(scene, small, place.with_name(f"{place.name}-table{log2}")))
+                size = eight_bits(model)
+                found = {"bytes": size, "psnr": psnr(model, scene, a.every)}
+                rows.add(record("compressing", **what, method=RIVAL, budget=log2, **found))
+
+
+if __name__ == "__main__":
+    main()
