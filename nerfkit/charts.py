@@ -133,14 +133,17 @@ def smooth(values: Sequence[Number | None], share: float = 0.05) -> list[Number 
     return out
 
 
-def line_chart(label: str, curves: Sequence[Curve], log: bool = False, low: float | None = None) -> str:
-    """Curves against seconds, as an SVG element; an empty string where there is nothing to draw.
+def line_chart(
+    label: str, curves: Sequence[Curve], log: bool = False, low: float | None = None, x_unit: str | None = None
+) -> str:
+    """Curves as an SVG element; an empty string where there is nothing to draw.
 
     Args:
         label: what it shows, for readers who do not see it.
         curves: drawn in order, the last on top.
         log: a logarithmic y axis.
         low: the axis reaches down to this value at least.
+        x_unit: of the horizontal axis, which begins at 0; None is seconds, shown as people write times.
     """
     drawn = [(curve, points) for curve in curves if (points := _clean(curve, log))]
     if not drawn:
@@ -163,7 +166,7 @@ def line_chart(label: str, curves: Sequence[Curve], log: bool = False, low: floa
         y = at(0.0, value)[1]
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{width - right}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
-    ticks, size, unit = _time_ticks(x_high)
+    ticks, size, unit = _time_ticks(x_high) if x_unit is None else (nice_ticks(0, x_high, 5), 1.0, x_unit)
     for tick in ticks:
         x = at(tick, 0.0)[0]
         text = f"{tick / size:g}" + (f" {unit}" if tick == ticks[-1] else "")

@@ -3,7 +3,7 @@
     python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 8 24] [--noise 0 0.05]
                                   [--methods erk uniform ...] [--fractions 0.5 0.8 ...] [--widths 64] [--seeds 0 1 2]
                                   [--steps 1500] [--downscale 1] [--preset fixture|default]
-    python tools/bench/pruning.py RESULTS.jsonl --table
+    python tools/bench/pruning.py RESULTS.jsonl --table [--page pruning.html]
 
 A fixture is a scene of `fixtures.py`; SCENES are folders of others. Networks are pruned, the table is not. Methods are
 the ratios with random masks (uniform, uniform+, er, erk, erk+), criteria with the ratios that they find (snip, grasp,
@@ -32,6 +32,7 @@ from nerfkit.config import Config, from_dict
 from nerfkit.render import render_image
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
+from nerfkit.sparsity.curves import Point, judge, sentence, write_curves
 from nerfkit.sparsity.pruning import policies_of, sparsity_of
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.train.loop import fit, model_of
@@ -125,39 +126,31 @@ def train(scene: Scene, config: Config, n_views: int) -> dict[str, Any]:
     }
 
 
-def regime(row: dict[str, Any], floor: float) -> str:
-    """Whether a field has learnt the noise as well, the scene alone, or less."""
-    share = row["train_error"] / max(floor, 1e-9)
-    return "memorising" if share < 0.8 else "fitting" if share <= 1.25 else "underfit"
+def parts_of(rows: list[dict[str, Any]]) -> dict[str, tuple[float, dict[str, list[Point]]]]:
+    """Points of each scene and width, method by method; dense fields are part of each."""
+    parts: dict[str, tuple[float, dict[str, list[Point]]]] = {}
+    done = [row for row in rows if "psnr" in row]
+    for row in sorted(done, key=lambda r: (r["scene"], r["views"], r["noise"], r["width"], r["steps"], r["fraction"])):
+        about = f", {row['views']} views, noise {row['noise']:g}" if row["views"] else f"/{row['downscale']}"
+        name = f"{row['scene']}{about}, {row['width']} neurons, {row['steps']} steps"
+        _, methods = parts.setdefault(name, (row["floor"], {}))
+        point = Point(row["fraction"], row["seed"], row["psnr"], row["train_error"], row["slope"])
+        methods.setdefault(row["method"], []).append(point)
+    for _, methods in parts.values():
+        dense = methods.pop("dense", [])
+        for points in methods.values():
+            points += dense
+    return {name: (floor, methods) for name, (floor, methods) in parts.items() if methods}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """A table of each scene: held-out PSNR by method and fraction, and the regime."""
-    keys = sorted({(r["scene"], r["views"], r["noise"], r["width"], r["steps"]) for r in rows}, key=str)
-    for key in keys:
-        own = [r for r in rows if (r["scene"], r["views"], r["noise"], r["width"], r["steps"]) == key]
-        print(f"\n{key[0]}: {key[1]} views, noise {key[2]:g}, width {key[3]}, {key[4]} steps")
-        dense = {r["seed"]: r for r in own if r["fraction"] == 0}
-        if dense:
-            each = list(dense.values())
-            error = fmean(r["train_error"] for r in each)
-            print(
-                f"  dense {fmean(r['psnr'] for r in each):.2f} dB, {regime({'train_error': error}, each[0]['floor'])}"
-            )
-        fractions = sorted({r["fraction"] for r in own} - {0})
-        print("  method            " + "".join(f"{fraction:>16g}" for fraction in fractions))
-        for method in sorted({r["method"] for r in own if r["fraction"]}):
-            cells = []
-            for fraction in fractions:
-                some = [r for r in own if r["method"] == method and r["fraction"] == fraction]
-                done = [r for r in some if "psnr" in r]
-                paired = [r["psnr"] - dense[r["seed"]]["psnr"] for r in done if r["seed"] in dense]
-                if done and paired:
-                    label = regime({"train_error": fmean(r["train_error"] for r in done)}, done[0]["floor"])
-                    cells.append(f"{fmean(paired):+.2f} {label[:4]} ({len(done)})")
-                else:
-                    cells.append("refused" if some else "")
-            print(f"  {method:18}" + "".join(f"{cell:>16}" for cell in cells))
+    """What each method did on each scene, a sentence and a row each."""
+    for name, (floor, methods) in parts_of(rows).items():
+        print(f"\n{name}")
+        for method, points in sorted(methods.items()):
+            verdict = judge(points, floor)
+            cells = [f"{p:g}: {gain:+.2f} {verdict.regimes[p][:4]}" for p, (gain, _) in verdict.gains.items()]
+            print(f"  {method:18} {'  '.join(cells)}\n{'':21}{sentence(verdict)}")
 
 
 def main() -> None:
@@ -178,10 +171,13 @@ def main() -> None:
     parser.add_argument("--preset", default="fixture", choices=FIELDS)
     parser.add_argument("--scored", type=int, default=8, help="views of each split that are scored, about")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", type=Path)
     a = parser.parse_args()
     rows = Rows(a.results)
-    if a.table:
+    if a.table or a.page:
         show(rows.each)
+        if a.page:
+            write_curves(a.page, "What pruning does", parts_of(rows.each))
         return
     made = [(name, n, noise) for name, n, noise in product(a.fixtures, a.views, a.noise)]
     wanted: list[tuple[str, Path, int, float]] = [(n, write(a.made, n, v, s), v, s) for n, v, s in made]
