@@ -41,28 +41,42 @@ def gradients(training: Training, n_batches: int = N_BATCHES, seed: int = _SEED)
 
     The training itself is left as it was, gradients of its coming step too.
     """
+    field, total = training.model.field, {}
+    with _apart(training, seed) as apart:
+        for _ in range(n_batches):
+            apart.learn(training.n_rays)
+            for name, p in field.named_parameters():
+                if p.grad is not None:
+                    total[name] = total[name] + p.grad if name in total else p.grad.clone()
+            field.table.grad.zero_()
+    return total
+
+
+def error_now(training: Training, n_batches: int = 1, seed: int = _SEED) -> float:
+    """Mean squared error of rays that are the same for each call and seed; the training is left as it was."""
+    with _apart(training, seed) as apart:
+        return sum(apart.learn(training.n_rays).squared_error for _ in range(n_batches)) / n_batches
+
+
+@contextmanager
+def _apart(training: Training, seed: int) -> Iterator[Training]:
+    """The same training with rays of its own, without gradients; those that there were come back."""
     field = training.model.field
     if field.table.grad is None:
         field.table.grad = torch.zeros_like(field.table)
     kept = {name: p.grad.clone() for name, p in field.named_parameters() if p.grad is not None}
     generator = torch.Generator().manual_seed(seed)
-    apart = replace(training, generator=generator, exposure=None, alignment=None)
-    total: Gradients = {}
     for p in field.parameters():
-        p.grad = None if p is not field.table else p.grad
+        p.grad = p.grad if p is field.table else None
     field.table.grad.zero_()
-    for _ in range(n_batches):
-        apart.learn(training.n_rays)
+    try:
+        yield replace(training, generator=generator, exposure=None, alignment=None)
+    finally:
         for name, p in field.named_parameters():
-            if p.grad is not None:
-                total[name] = total[name] + p.grad if name in total else p.grad.clone()
-        field.table.grad.zero_()
-    for name, p in field.named_parameters():
-        if p is field.table:
-            p.grad.copy_(kept[name])
-        else:
-            p.grad = kept.get(name)
-    return total
+            if p is field.table:
+                p.grad.copy_(kept[name])
+            else:
+                p.grad = kept.get(name)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -41,14 +42,16 @@ def fit(
     resume: bool = False,
     model: Model | None = None,
     policies: Sequence[Policy] = (),
+    clock: Clock | None = None,
 ) -> Iterator[Report]:
     """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
 
     With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``; an exception
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
     compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
-    can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints. Raises
-    ConfigError where the config asks for pruning and there are none.
+    can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints; with a
+    ``clock`` the training begins where that stands. Raises ConfigError where the config asks for pruning and there are
+    no policies.
     """
     if config.prune.fraction and not policies:
         raise ConfigError(
@@ -56,6 +59,8 @@ def fit(
         )
     model = model or model_of(scene, config, resume)
     training = Training.new(scene, model, policies)
+    if clock is not None:
+        training = replace(training, clock=replace(clock))
     training.warm_up()
     if resume and run is not None:
         training.restore(run)
