@@ -58,9 +58,7 @@ def fit(
             "prune.fraction: fit prunes by the policies that it is given; see sparsity.pruning.policies_of"
         )
     model = model or model_of(scene, config, resume)
-    training = Training.new(scene, model, policies)
-    if clock is not None:
-        training = replace(training, clock=replace(clock))
+    training = replace(Training.new(scene, model, policies), clock=replace(clock or Clock()))
     training.warm_up()
     if resume and run is not None:
         training.restore(run)
