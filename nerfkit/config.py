@@ -76,6 +76,9 @@ class FieldConfig:
     """Numbers that a ray gathers for a deferred head beside its colour, 13 at most."""
     head_width: int = 16
     """Channels between a deferred head's two convolutions."""
+    bias_init: float = 0.0
+    """Share of the first hidden layers' neurons that is active at first, by inputs that act as a constant bias; 0 has
+    none, and about half are."""
     sh_degree: int = 4
     """Degree of the spherical harmonics that encode the direction (degree ** 2 numbers)."""
 
@@ -247,6 +250,8 @@ def check(config: Config) -> Config:
     for key in _NOT_NEGATIVE:
         if not values[key] >= 0:
             raise ConfigError(f"{key}: expected 0 or more, found {values[key]!r}")
+    if not 0.0 <= config.field.bias_init < 1.0:
+        raise ConfigError(f"field.bias_init: expected a share of 0 or more, below 1, found {config.field.bias_init!r}")
     if not 0.0 <= config.train.detail_share < 1.0:
         raise ConfigError(
             f"train.detail_share: expected a share of 0 or more, below 1, found {config.train.detail_share!r}"

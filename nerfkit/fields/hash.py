@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nerfkit.config import FieldConfig
+from nerfkit.fields.bias import begin_sparse
 from nerfkit.fields.conv import DeferredHead, SampleHead
 from nerfkit.fields.mlp import MLP, network_dtype
 from nerfkit.kernels.contraction import half_of
@@ -66,6 +67,8 @@ class HashField(nn.Module):
         self.head = DeferredHead(n_more, config.head_width, generator) if config.head == "deferred" else None
         self.neighbours = SampleHead(self.color_network.sizes) if config.head == "sample" else None
         self.sky = nn.Parameter(torch.zeros(config.sh_degree**2, 3))
+        if config.bias_init:
+            begin_sparse(self, config.bias_init)
         self.to(device)
         self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
 
