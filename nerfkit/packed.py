@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int16
 from torch import Tensor
 
 from nerfkit.aside import file_aside
@@ -55,9 +55,9 @@ class PackedError(RunError):
 class Quantised:
     """All numbers of a field, as whole multiples of steps, and the cells that its rays step through."""
 
-    networks: dict[str, tuple[Int8[Tensor, "n_out n_in"], float]]
+    networks: dict[str, tuple[Int16[Tensor, "n_out n_in"], float]]
     """Matrices and what else is small, by their names in the field, each with its step."""
-    table: Int8[Tensor, "entries features"]
+    table: Int16[Tensor, "entries features"]
     steps: list[float]
     """Of each level of the table."""
     cells: Cells
@@ -71,9 +71,9 @@ class Quantised:
         return {**small, "table": table}
 
 
-def as_steps(values: Float[Tensor, "*shape"], step: float) -> Int8[Tensor, "*shape"]:
-    """Whole multiples of a step nearest to values, at most 127."""
-    return (values.detach().cpu() / step).round().clamp(-MOST, MOST).to(torch.int8)
+def as_steps(values: Float[Tensor, "*shape"], step: float) -> Int16[Tensor, "*shape"]:
+    """Whole multiples of a step nearest to values, at most 2047."""
+    return (values.detach().cpu() / step).round().clamp(-MOST, MOST).to(torch.int16)
 
 
 def strides_of(layout: GridLayout, level: int) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def pack(parts: Quantised, header: dict[str, Any], layout: GridLayout, contracte
     rows = [q.reshape(-1, 1) for _, q, _ in small]
     everything = torch.cat(rows)
     add("networks", coder.write_numbers(everything, torch.ones(len(everything), dtype=torch.bool)))
-    add("cells", coder.write_cells(parts.cells.occupied.cpu()))
+    add("cells", Coder().write_cells(parts.cells.occupied.cpu()))
     reached, coder = reachable(parts.cells, layout, contracted), Coder()
     for i, (a, b) in enumerate(zip(layout.offsets, layout.offsets[1:], strict=False)):
         add(f"level {i}", coder.write_numbers(parts.table[a:b].cpu(), reached[a:b], strides_of(layout, i)))
@@ -184,7 +184,7 @@ def _decode(run: PackedRun) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     }
     near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
     stepping = stepping_of(run.config.sampler, frame.n_levels, near, far)
-    cells = Cells.of(coder.read_cells(sections["cells"], frame.n_levels, run.config.sampler.resolution), stepping)
+    cells = Cells.of(Coder().read_cells(sections["cells"], frame.n_levels, run.config.sampler.resolution), stepping)
     reached, coder, levels = reachable(cells, layout, contracted), Coder(), []
     for i, (a, b) in enumerate(zip(layout.offsets, layout.offsets[1:], strict=False)):
         own = sections[f"level {i}"]

@@ -12,12 +12,12 @@ from decimal import Decimal, localcontext
 from functools import lru_cache
 
 import torch
-from jaxtyping import Bool, Int8, UInt8
+from jaxtyping import Bool, Int16, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.launch import Native
 
-MOST = 127
+MOST = 2047
 """Largest number, either way, that can be coded."""
 BLOCK = 8
 """Cells along one side of a block, which is empty or is not."""
@@ -97,7 +97,7 @@ struct of {
 const long long steps[4] = {1, 2, row > 0 ? row : 3, plane > 0 ? plane : 4};
 for (long long e = 0; e < n_entries; ++e) {
   if (!coded[e]) continue;
-  signed char* here = values + e * n_features;
+  short* here = values + e * n_features;
   int total = 0, before = 0;
   for (int f = 0; e > 0 && f < n_features; ++f) before += of::length(here[f - n_features]);
   for (int f = 0; f < n_features; ++f) {
@@ -117,20 +117,20 @@ for (long long e = 0; e < n_entries; ++e) {
     };
     const int v = here[f], wanted = of::length(v);
     int n = 0, contexts[6];
-    for (; n < 7; ++n) {
+    for (; n < 11; ++n) {
       for (int i = 0; i < 6; ++i) contexts[i] = n * 256 + around[i];
       if (!c.bit(wanted > n, contexts, 6, n * 4 + g)) break;
     }
     int found = 0;
     if (n > 0) {
-      contexts[0] = 2048 + (g * 3 + of::side(beside[0])) * 3 + of::side(beside[2]);
-      contexts[1] = 2048 + g * 3 + (f > 0 ? of::side(here[f - 1]) : 0);
-      contexts[2] = 2048 + g;
-      const int negative = c.bit(v < 0, contexts, 3, 32 + g), m = v < 0 ? -v : v;
+      contexts[0] = 3072 + (g * 3 + of::side(beside[0])) * 3 + of::side(beside[2]);
+      contexts[1] = 3072 + g * 3 + (f > 0 ? of::side(here[f - 1]) : 0);
+      contexts[2] = 3072 + g;
+      const int negative = c.bit(v < 0, contexts, 3, 48 + g), m = v < 0 ? -v : v;
       found = 1;
       for (int k = n - 2; k >= 0; --k) {
-        contexts[0] = 4096 + (n * 128 + found) % 4096;
-        found = found * 2 + c.bit(m >> k & 1, contexts, 1, 40 + n);
+        contexts[0] = 4096 + n * 128 + of::least(found, 127);
+        found = found * 2 + c.bit(m >> k & 1, contexts, 1, 52 + n);
       }
       if (negative) found = -found;
     }
@@ -227,7 +227,7 @@ _STREAM = {"bytes": "unsigned char", "totals": "double"}
 
 @lru_cache
 def _numbers() -> Native:
-    tensors = {**_OWN, **_STREAM, "values": "signed char", "coded": "const unsigned char"}
+    tensors = {**_OWN, **_STREAM, "values": "short", "coded": "const unsigned char"}
     names = ("n_bytes", "decoding", "n_entries", "n_features", "row", "plane")
     return Native("", _text(_NUMBERS), tensors, {name: "long long" for name in names})
 
@@ -248,22 +248,22 @@ class Coder:
         self._weights = torch.full((_WEIGHTS,), _FIRST_WEIGHT, dtype=torch.int32)
 
     def write_numbers(
-        self, values: Int8[Tensor, "n f"], coded: Bool[Tensor, " n"], strides: tuple[int, int] = (0, 0)
+        self, values: Int16[Tensor, "n f"], coded: Bool[Tensor, " n"], strides: tuple[int, int] = (0, 0)
     ) -> bytes:
-        """Whole numbers from -127 to 127, those of the rows that are ``coded``; the others are 0 and not written.
+        """Whole numbers from -2047 to 2047, those of the rows that are ``coded``; the others are 0 and not written.
 
         ``strides`` are how many rows before one its neighbours along two more axes are; 0 where it has none.
         """
-        stream = torch.empty(2 * values.numel() + 64, dtype=torch.uint8)
+        stream = torch.empty(3 * values.numel() + 64, dtype=torch.uint8)
         return self._run(
             _numbers(), stream, False, [values * coded[:, None], coded.to(torch.uint8)], [*values.shape, *strides]
         )
 
     def read_numbers(
         self, stream: bytes, coded: Bool[Tensor, " n"], n_features: int, strides: tuple[int, int] = (0, 0)
-    ) -> Int8[Tensor, "n f"]:
+    ) -> Int16[Tensor, "n f"]:
         """The inverse of `write_numbers`; of bytes that were not written so, any numbers."""
-        values = torch.zeros(len(coded), n_features, dtype=torch.int8)
+        values = torch.zeros(len(coded), n_features, dtype=torch.int16)
         self._run(_numbers(), _tensor(stream), True, [values, coded.to(torch.uint8)], [*values.shape, *strides])
         return values
 

@@ -5,7 +5,7 @@ Of a number v the multiple q of the step s is taken that makes ``(v - q s)^2 + p
 
     |q| = max(floor(|v| / s + (1 - price slope) / 2), 1),
 
-at most 127, and 0 where that costs less. A price of about 0.12 is that of fine steps, where a bit more makes the error
+at most 2047, and 0 where that costs less. A price of about 0.12 is that of fine steps, where a bit more makes the error
 a quarter.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int16
 from torch import Tensor
 
 from nerfkit.fields.hash import HashField
@@ -44,13 +44,13 @@ class Lattice:
         for i, (a, b) in enumerate(zip(self.layout.offsets, self.layout.offsets[1:], strict=False)):
             quantise(values[a:b], self.prices[a:b], self.steps[i], *self.costs[i], out[a:b])
 
-    def whole(self, values: Float[Tensor, "n_entries n_features"]) -> Int8[Tensor, "n_entries n_features"]:
+    def whole(self, values: Float[Tensor, "n_entries n_features"]) -> Int16[Tensor, "n_entries n_features"]:
         """The multiples of each number; entries that are not written are 0."""
         out = torch.empty_like(values)
         self.round(values, out)
         for i, (a, b) in enumerate(zip(self.layout.offsets, self.layout.offsets[1:], strict=False)):
             out[a:b] /= self.steps[i]
-        return (out.round() * self.coded[:, None].to(out.device)).clamp(-MOST, MOST).to(torch.int8).cpu()
+        return (out.round() * self.coded[:, None].to(out.device)).clamp(-MOST, MOST).to(torch.int16).cpu()
 
     def scaled(self, factor: float) -> Lattice:
         """The same with longer steps."""
@@ -58,7 +58,7 @@ class Lattice:
 
     def learn_costs(self, values: Float[Tensor, "n_entries n_features"]) -> float:
         """Take the costs from how often each multiple occurs now; returns the bytes of all numbers, were they alone."""
-        whole, bits = self.whole(values).short().abs(), 0.0
+        whole, bits = self.whole(values).int().abs(), 0.0
         for i, (a, b) in enumerate(zip(self.layout.offsets, self.layout.offsets[1:], strict=False)):
             sizes = whole[a:b][self.coded[a:b]].reshape(-1)
             counts = torch.bincount(sizes.long(), minlength=4).double()

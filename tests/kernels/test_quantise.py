@@ -27,7 +27,7 @@ def test_no_multiple_would_do_better(price: float, rise: float, slope: float) ->
 
 
 def test_without_a_price_the_nearest_multiple_is_taken() -> None:
-    values = torch.tensor([[0.04, -0.06, 0.16, -0.24, 99.0]])
+    values = torch.tensor([[0.04, -0.06, 0.16, -0.24, 999.0]])
     out = torch.empty_like(values)
     quantise(values, torch.zeros_like(values), 0.1, 3.0, 1.0, out)
-    torch.testing.assert_close(out, torch.tensor([[0.0, -0.1, 0.2, -0.2, 12.7]]))
+    torch.testing.assert_close(out, torch.tensor([[0.0, -0.1, 0.2, -0.2, 204.7]]))
