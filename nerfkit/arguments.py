@@ -161,8 +161,8 @@ class Compress:
     """Length of the file, at most and all but for a few hundredths: 400kB, 1MB or a number of bytes."""
     out: Annotated[Path | None, arg(metavar="FILE", aliases=["-o"])] = None
     """x.nerf. By default RUN.nerf beside it."""
-    steps: Annotated[float, arg(metavar="SHARE")] = 0.25
-    """How long to learn on, as a share of the steps of the run."""
+    steps: Annotated[float, arg(metavar="SHARE")] = 0.1
+    """How long to learn on, if that is needed, as a share of the steps of the run."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where the scene is, if it was moved since."""
 

@@ -173,9 +173,10 @@ def prune(words: list[str]) -> int:
         scene = scene_of(run, arguments.scene)
         out = arguments.out or run.path.with_name(f"{run.path.name}-pruned")
         smaller = Smaller(arguments.neurons, settings, arguments.steps)
-        made, model, policies = begin_smaller(run, scene, smaller, out, ["nerfkit", "prune", *words])
-        say(f"run {made.path}: {sum(w.numel() for w in model.field.network_parameters())} weights in the networks")
-        reports = fit(scene, model.config, made, model=model, policies=policies)
+        made, training = begin_smaller(run, scene, smaller, out, ["nerfkit", "prune", *words])
+        field = training.model.field
+        say(f"run {made.path}: {sum(w.numel() for w in field.network_parameters())} weights in the networks")
+        reports = fit(scene, made.config, made, training=training)
         if train_until_done(reports, 0.0, lambda seconds: None):
             say(f"stopped; go on with: nerfkit train --resume {made.path}")
             return INTERRUPTED
@@ -203,6 +204,7 @@ def compress(words: list[str]) -> int:
 
         run = Run.open(arguments.run)
         compression = begin(run, scene_of(run, arguments.scene), n_bytes, arguments.steps)
+        say(f"rounding at once raises the error of training rays by {100 * compression.lost:.1f} %")
         if train_until_done(compression.learn(), 0.0, lambda seconds: None):
             say("stopped; nothing was written")
             return INTERRUPTED

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nerfkit.config import Config, PruneConfig
-from nerfkit.render import Model, load_model
+from nerfkit.render import new_model, restore_model
 from nerfkit.run import Run
-from nerfkit.scene.scene import Scene
+from nerfkit.scene.scene import Frame, Scene
 from nerfkit.sparsity.neurons import narrowed, neuron_scores
 from nerfkit.sparsity.pruning import policies_of
 from nerfkit.sparsity.ratios import PruneError
-from nerfkit.train.training import Policy, Training
+from nerfkit.train.training import Training
 
-_RATE = 0.3
+RATE = 0.3
 """Learning rates, in units of those of the first training: what is there is to be mended, not learnt anew."""
 
 
@@ -32,13 +31,20 @@ class Smaller:
     """Further steps, as a share of those that it was trained for."""
 
 
-def take_up(run: Run, scene: Scene) -> Training:
-    """A run's newest model, ready to be trained on. Raises RunError, or PruneError for a run in tiles."""
+def take_up(run: Run, scene: Scene, n_steps: int = 1, rate: float = RATE) -> Training:
+    """A run's newest model, to be trained on for ``n_steps``, at ``rate`` times the learning rates of the run.
+
+    The moments of its optimiser are there as well: without them the first steps would move every weight as far as the
+    learning rate goes, whatever its gradient. Raises RunError, or PruneError for a run in tiles.
+    """
     if run.config.train.tiles:
         raise PruneError(f"{run.path}: is in tiles; take one of them, such as {run.path}/tiles/1")
-    model = load_model(run)
+    checkpoint = run.load_checkpoint()
+    model = new_model(further(run.config, n_steps, rate), Frame.from_dict(run.frame))
+    restore_model(model, checkpoint)
     training = Training.new(scene, model)
-    training.clock.samples_per_ray = run.load_checkpoint().state["samples_per_ray"]
+    training.clock.samples_per_ray = checkpoint.state["samples_per_ray"]
+    training.optimizer.load_state_dict(checkpoint.optimizer)
     training.warm_up()
     return training
 
@@ -50,7 +56,7 @@ def steps_of(run: Run, share: float) -> int:
     return max(math.ceil(share * run.load_checkpoint().step), 1)
 
 
-def further(config: Config, n_steps: int, rate: float = _RATE) -> Config:
+def further(config: Config, n_steps: int, rate: float) -> Config:
     """The settings of a training that goes on with a trained model, at poses and photographs as they are now."""
     train, sampler = config.train, replace(config.sampler, warmup_steps=0)
     rates = {"table_lr": rate * train.table_lr, "network_lr": rate * train.network_lr}
@@ -59,26 +65,22 @@ def further(config: Config, n_steps: int, rate: float = _RATE) -> Config:
     return replace(config, train=train, sampler=sampler)
 
 
-def begin_smaller(
-    run: Run, scene: Scene, smaller: Smaller, out: Path, command: list[str]
-) -> tuple[Run, Model, Sequence[Policy]]:
+def begin_smaller(run: Run, scene: Scene, smaller: Smaller, out: Path, command: list[str]) -> tuple[Run, Training]:
     """Begin a run in the folder ``out`` whose model is that of ``run`` with less in it.
 
     Args:
         scene: of the run (`assess.scene_of`).
         command: the words of the command line.
 
-    Returns the new run, its model, and what takes part in its training. Raises PruneError, and RunError where the
+    Returns the new run and its training. Raises PruneError, and RunError where the
     folder cannot be used; nothing was written then.
     """
-    n_steps = steps_of(run, smaller.steps)
-    training = take_up(run, scene)
-    model = training.model
+    training = take_up(run, scene, steps_of(run, smaller.steps))
     if smaller.width:
-        model = narrowed(model, neuron_scores(training), smaller.width)
-    model = replace(model, config=replace(further(model.config, n_steps), prune=smaller.prune))
-    policies = policies_of(model.config, model.field)
+        training = narrowed(training, neuron_scores(training), smaller.width)
+    model = replace(training.model, config=replace(training.model.config, prune=smaller.prune))
+    training = replace(training, model=model, policies=policies_of(model.config, model.field))
     place = (scene.root, scene.name, scene.frame.to_dict(), scene.fingerprint)
     made = Run.create(out, model.config, *place, run.splits, command)
     made.note({"begun_with": {"run": run.path.name, "step": run.load_checkpoint().step}})
-    return made, model, policies
+    return made, training

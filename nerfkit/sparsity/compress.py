@@ -25,8 +25,8 @@ from nerfkit.render import Model
 from nerfkit.run import Run
 from nerfkit.sampling.settled import Settled
 from nerfkit.scene.scene import Scene
-from nerfkit.sparsity.again import further, steps_of, take_up
-from nerfkit.sparsity.criteria import N_BATCHES, gradients
+from nerfkit.sparsity.again import steps_of, take_up
+from nerfkit.sparsity.criteria import N_BATCHES, error_now, gradients
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.sparsity.rounding import PRICE, BytesFn, Lattice, Rounding
 from nerfkit.sparsity.shown import shown_cells
@@ -38,6 +38,9 @@ FINE = 24.0
 """Steps of a network's weights in their root mean square: networks are few bytes, and every sample passes them."""
 _SLACK = 0.03
 """Share of the bytes that may stay unused."""
+LITTLE = 0.03
+"""Share by which rounding may raise the error of training rays at once without a need to learn under it: a converged
+field that is trained on loses as much of its held-out views."""
 _WIDEST = 8.0
 """How far the price of a bit may be from its mean, either way."""
 
@@ -46,15 +49,24 @@ _WIDEST = 8.0
 class Compression:
     """A model on its way into a file. Made by `begin`; `learn` trains it, `file` is what it is then."""
 
-    model: Model
-    scene: Scene
+    training: Training
     header: dict[str, Any]
     n_bytes: int
     rounding: Rounding
+    lost: float
+    """Share by which rounding at once raised the error of training rays."""
 
     def learn(self) -> Iterator[Report]:
-        """Train under rounding; yields reports as `fit` does."""
-        return fit(self.scene, self.model.config, model=self.model, policies=[self.rounding])
+        """Train under rounding, where that lost more than `LITTLE`; yields reports as `fit` does."""
+        if self.lost < LITTLE:
+            return
+        training = replace(self.training, policies=[self.rounding])
+        yield from fit(training.pixels.scene, self.model.config, training=training)
+
+    @property
+    def model(self) -> Model:
+        """As it is now."""
+        return self.training.model
 
     def file(self) -> bytes:
         """The file: of its budget all, but for a few hundredths. The model then is what a reader will find in it."""
@@ -70,11 +82,9 @@ def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
 
     Raises PruneError where the bytes are too few for the cells and the networks alone, and says how many those are.
     """
-    n_steps = steps_of(run, share)
-    training = take_up(run, scene)
+    training = take_up(run, scene, steps_of(run, share))
     model = training.model
-    config = further(model.config, n_steps)
-    config = replace(config, sampler=replace(config.sampler, kind="grid"), prune=PruneConfig())
+    config = replace(model.config, sampler=replace(model.config.sampler, kind="grid"), prune=PruneConfig())
     model = replace(model, sampler=Settled(shown_cells(model, scene)), config=config)
     training, header = replace(training, model=model), header_of(run, config, run.load_checkpoint())
     layout = model.field.grid.layout
@@ -95,8 +105,10 @@ def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
         lattice = fitting(lattice, table, n_bytes, bytes_fn)
         lattice.learn_costs(table)
     rounding = Rounding(lattice, table, (1.0 - _SLACK / 2) * n_bytes, bytes_fn)
+    before = error_now(training, N_BATCHES)
     rounding.show(model.field)
-    return Compression(model, scene, header, n_bytes, rounding)
+    lost = error_now(training, N_BATCHES) / before - 1.0
+    return Compression(training, header, n_bytes, rounding, lost)
 
 
 def worth(training: Training, layout: GridLayout) -> tuple[list[float], Float[Tensor, "n_entries n_features"]]:

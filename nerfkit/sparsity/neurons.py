@@ -10,10 +10,10 @@ from torch import Tensor
 
 from nerfkit.fields.hash import HashField
 from nerfkit.fields.mlp import MLP
-from nerfkit.render import Model
 from nerfkit.sparsity.criteria import N_BATCHES, gradients
 from nerfkit.sparsity.masks import largest
 from nerfkit.sparsity.ratios import PruneError
+from nerfkit.train.optim import Optimizer
 from nerfkit.train.training import Training
 
 WIDTHS = (8, 16, 32, 48, 64, 96, 128)
@@ -41,11 +41,12 @@ def neuron_scores(training: Training, n_batches: int = N_BATCHES) -> dict[str, l
     return scores
 
 
-def narrowed(model: Model, scores: dict[str, list[Float[Tensor, " width"]]], width: int) -> Model:
-    """The same model with only the ``width`` best neurons of each hidden layer; its sampler is shared.
+def narrowed(training: Training, scores: dict[str, list[Float[Tensor, " width"]]], width: int) -> Training:
+    """The same training of a model with only the ``width`` best neurons of each hidden layer; its sampler is shared.
 
     Raises PruneError where that is none of `WIDTHS` or not fewer than there are.
     """
+    model = training.model
     if width not in WIDTHS:
         raise PruneError(f"{width} neurons: expected one of {', '.join(map(str, WIDTHS))}, which kernels are fast with")
     if width >= model.config.field.width:
@@ -54,13 +55,16 @@ def narrowed(model: Model, scores: dict[str, list[Float[Tensor, " width"]]], wid
         raise PruneError("a field with convolutions at each sample keeps its neurons: they are its channels")
     config = replace(model.config, field=replace(model.config.field, width=width))
     field = HashField(config.field, model.device, 0, model.frame.n_levels)
-    state = dict(model.field.state_dict())
-    for name in NETWORKS:
-        kept = [largest(score, width).nonzero()[:, 0] for score in scores[name]]
-        for i, w in enumerate(_without(getattr(model.field, name), kept)):
-            state[f"{name}.weights.{i}"] = w
-    field.load_state_dict(state)
-    return replace(model, field=field, config=config)
+    narrow = Optimizer(field, config.train)
+    narrow.n_steps = training.optimizer.n_steps
+    kept = {name: [largest(score, width).nonzero()[:, 0] for score in scores[name]] for name in NETWORKS}
+    with torch.no_grad():
+        for name, own in field.named_parameters():
+            before = model.field.get_parameter(name)
+            moments = zip(narrow.moments_of(own), training.optimizer.moments_of(before), strict=True)
+            for to, tensor in [(own, before), *moments]:
+                to.copy_(_without(tensor.detach(), name, kept))
+    return replace(training, model=replace(model, field=field, config=config), optimizer=narrow)
 
 
 def _hidden(network: MLP) -> list[Tensor]:
@@ -68,10 +72,12 @@ def _hidden(network: MLP) -> list[Tensor]:
     return list(network.weights)[:-1]
 
 
-def _without(network: MLP, kept: list[Int[Tensor, " width"]]) -> list[Tensor]:
-    """A network's matrices with only some of the neurons of each hidden layer."""
-    weights = [w.detach() for w in network.weights]
-    for i, rows in enumerate(kept):
-        rows = rows.to(weights[i].device)
-        weights[i], weights[i + 1] = weights[i][rows], weights[i + 1][:, rows]
-    return weights
+def _without(tensor: Tensor, name: str, kept: dict[str, list[Int[Tensor, " width"]]]) -> Tensor:
+    """Of a parameter, or of its moments, what the neurons that stay have; all of it where it is no matrix of theirs."""
+    network, _, number = name.partition(".weights.")
+    if network not in kept:
+        return tensor
+    i, rows = int(number), kept[network]
+    if i < len(rows):
+        tensor = tensor[rows[i].to(tensor.device)]
+    return tensor[:, rows[i - 1].to(tensor.device)] if i > 0 else tensor

@@ -114,7 +114,8 @@ def tickets(
         if control == "reinit":
             _draw_anew(model.field, config.train.seed + 1000 * round_)
         model.sampler.load_state_dict(early.sampler)
-        for _ in fit(scene, config, model=model, policies=[_Held(worn, model.field)], clock=early.clock):
+        training = Training.new(scene, model, [_Held(worn, model.field)])
+        for _ in fit(scene, config, training=replace(training, clock=replace(early.clock))):
             pass
         n_steps += config.train.steps - early.clock.step
         yield Ticket(round_, model, worn, n_steps)

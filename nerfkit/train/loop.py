@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -42,23 +41,23 @@ def fit(
     resume: bool = False,
     model: Model | None = None,
     policies: Sequence[Policy] = (),
-    clock: Clock | None = None,
+    training: Training | None = None,
 ) -> Iterator[Report]:
     """Train a field on a scene; yields a `Report` every ``report_every`` steps and a last one.
 
     With a run, logs and checkpoints go there, also when the caller stops early by leaving its ``for``; an exception
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
     compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
-    can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints; with a
-    ``clock`` the training begins where that stands. Raises ConfigError where the config asks for pruning and there are
-    no policies.
+    can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints. A
+    ``training`` of that scene goes on from where it stands, with a model and policies of its own. Raises ConfigError
+    where the config asks for pruning and nothing is there to do it.
     """
-    if config.prune.fraction and not policies:
+    if config.prune.fraction and not (policies or training):
         raise ConfigError(
             "prune.fraction: fit prunes by the policies that it is given; see sparsity.pruning.policies_of"
         )
-    model = model or model_of(scene, config, resume)
-    training = replace(Training.new(scene, model, policies), clock=replace(clock or Clock()))
+    training = training or Training.new(scene, model or model_of(scene, config, resume), policies)
+    model = training.model
     training.warm_up()
     if resume and run is not None:
         training.restore(run)
@@ -70,11 +69,11 @@ def fit(
         while clock.progress(config) < 1.0:
             rate = rate_at(clock.step, clock.progress(config), config.train)
             learned = training.learn(training.n_rays)
-            for policy in policies:
+            for policy in training.policies:
                 policy.before_step(training)
             training.optimizer.step(rate)
             clock.step += 1
-            for policy in policies:
+            for policy in training.policies:
                 policy.after_step(training)
             model.sampler.update(clock.step, model.field, learned.mets)
             clock.n_rays += learned.n_rays

@@ -143,6 +143,12 @@ def test_a_file_of_another_version_says_which(file: Path, tmp_path: Path) -> Non
         open_run(tmp_path / "y.nerf")
 
 
+def test_where_little_is_lost_nothing_is_learnt(small_run: Path, scene: Scene) -> None:
+    compression = begin(Run.open(small_run), scene, 300_000, 0.1)
+    assert compression.lost < 0.03 and list(compression.learn()) == []
+    assert len(compression.file()) <= 300_000
+
+
 def test_too_few_bytes_are_refused_with_the_least(small_run: Path, scene: Scene) -> None:
     with pytest.raises(PruneError, match=r"^1000 bytes: this scene takes \d+ "):
         begin(Run.open(small_run), scene, 1000, 0.1)

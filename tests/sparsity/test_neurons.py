@@ -39,7 +39,7 @@ def test_neurons_that_do_nothing_are_worth_nothing_and_not_missed(training: Trai
     for name in NETWORKS:
         (score,) = scores[name]
         assert not bool(score[1::2].any()) and bool((score[::2] > 0).any())
-    smaller = narrowed(model, scores, 8)
+    smaller = narrowed(training, scores, 8).model
     assert smaller.field.config.width == smaller.config.field.width == 8
     cameras = training.pixels.scene.cameras
     one, other = (render_image(each, cameras, 0).rgb for each in (model, smaller))
@@ -73,7 +73,7 @@ def test_worth_is_the_square_of_the_slope_along_a_neuron(training: Training) -> 
 def test_widths_that_cannot_be_are_refused(training: Training, width: int, text: str) -> None:
     scores = {name: [torch.rand(16)] for name in NETWORKS}
     with pytest.raises(PruneError, match=text):
-        narrowed(training.model, scores, width)
+        narrowed(training, scores, width)
 
 
 def test_the_verb_writes_a_run_with_fewer_neurons(small_run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How much of a picture a byte buys: files of `nerfkit compress` beside what everybody could do at once.
 
-    python tools/bench/compressing.py RESULTS.jsonl SCENE... [--downscale 1] [--steps 8000] [--share 0.25]
+    python tools/bench/compressing.py RESULTS.jsonl SCENE... [--downscale 1] [--steps 8000] [--share 0.1]
                                       [--bytes 100e3 200e3 400e3 1e6] [--tables 11 12 13 14 15] [--seeds 0]
                                       [--every 1]
     python tools/bench/compressing.py RESULTS.jsonl --table
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", type=Path)
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--bytes", nargs="*", type=float, default=[100e3, 200e3, 400e3, 1e6])
     parser.add_argument("--tables", nargs="*", type=int, default=[11, 12, 13, 14, 15])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
