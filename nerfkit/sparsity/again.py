@@ -17,6 +17,9 @@ from nerfkit.train.training import Training
 
 RATE = 0.3
 """Learning rates, in units of those of the first training: what is there is to be mended, not learnt anew."""
+ANEW = 1.0
+"""The same where parts are gone, and the others have to learn what those knew: lego with half of its neurons wins 0.15
+dB by it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def begin_smaller(run: Run, scene: Scene, smaller: Smaller, out: Path, command: 
     Returns the new run and its training. Raises PruneError, and RunError where the
     folder cannot be used; nothing was written then.
     """
-    training = take_up(run, scene, steps_of(run, smaller.steps))
+    training = take_up(run, scene, steps_of(run, smaller.steps), ANEW)
     if smaller.width:
         training = narrowed(training, neuron_scores(training), smaller.width)
     model = replace(training.model, config=replace(training.model.config, prune=smaller.prune))
