@@ -34,7 +34,7 @@ from nerfkit.train.loop import fit
 from nerfkit.train.progress import Report
 from nerfkit.train.training import Training
 
-FINE = 24.0
+FINE = 96.0
 """Steps of a network's weights in their root mean square: networks are few bytes, and every sample passes them."""
 _SLACK = 0.03
 """Share of the bytes that may stay unused."""
