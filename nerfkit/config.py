@@ -130,6 +130,10 @@ class TrainConfig:
     detail_share: float = 0.5
     """Share of the single rays that are drawn where photographs show detail, the more the more they vary within eight
     pixels; the others come from everywhere alike."""
+    mining: Literal["none", "pruned", "error"] = "none"
+    """Of those, draw more where the field and a copy of it without half of its networks disagree, or where it errs."""
+    dropped: float = 0.0
+    """Share of the photographs, in small blocks, of which nothing is drawn for a while: what was forgotten least."""
     patch_share: float = 0.1
     """Share of the rays that are drawn as square patches, where there is what learns from them: ``field.head``,
     ``train.align`` or ``train.high_frequency``."""
@@ -179,6 +183,11 @@ class TrainConfig:
     def moves_cameras(self) -> bool:
         """Whether the poses of training views change."""
         return self.poses or self.align > 0
+
+    @property
+    def mines(self) -> bool:
+        """Whether the field itself says what is drawn."""
+        return self.mining != "none" or self.dropped > 0.0
 
 
 @dataclass(frozen=True)
@@ -236,6 +245,8 @@ _NOT_NEGATIVE = """
     train.high_frequency
 """.split()
 
+_SHARES = "field.bias_init train.detail_share train.dropped prune.fraction".split()
+
 
 def check(config: Config) -> Config:
     """The config, if its numbers can be trained with. Raises ConfigError, naming the first key whose number cannot."""
@@ -250,12 +261,9 @@ def check(config: Config) -> Config:
     for key in _NOT_NEGATIVE:
         if not values[key] >= 0:
             raise ConfigError(f"{key}: expected 0 or more, found {values[key]!r}")
-    if not 0.0 <= config.field.bias_init < 1.0:
-        raise ConfigError(f"field.bias_init: expected a share of 0 or more, below 1, found {config.field.bias_init!r}")
-    if not 0.0 <= config.train.detail_share < 1.0:
-        raise ConfigError(
-            f"train.detail_share: expected a share of 0 or more, below 1, found {config.train.detail_share!r}"
-        )
+    for key in _SHARES:
+        if not 0.0 <= values[key] < 1.0:
+            raise ConfigError(f"{key}: expected a share of 0 or more, below 1, found {values[key]!r}")
     _check_patches(config)
     _check_pruning(config)
     if config.train.tiles:
@@ -269,6 +277,8 @@ def check(config: Config) -> Config:
                 raise ConfigError(f"{key}: each tile would find its own, and they would not fit; leave out one")
         if config.prune.fraction:
             raise ConfigError("prune.fraction: tiles are pruned one by one, once they are trained; leave out one")
+        if config.train.mines:
+            raise ConfigError("train.mining, train.dropped: tiles share their pictures; leave out one")
         if config.field.head != "none":
             raise ConfigError("field.head: tiles are put together from colours, which heads change; leave out one")
     return config
@@ -292,8 +302,6 @@ def _check_patches(config: Config) -> None:
 def _check_pruning(config: Config) -> None:
     """Whether the numbers of `PruneConfig` are shares, in their order. Raises ConfigError."""
     prune = config.prune
-    if not 0.0 <= prune.fraction < 1.0:
-        raise ConfigError(f"prune.fraction: expected a share of 0 or more, below 1, found {prune.fraction!r}")
     if not 0.0 <= prune.begin <= prune.end < 1.0:
         found = f"{prune.begin!r} and {prune.end!r}"
         raise ConfigError(f"prune.begin, prune.end: expected shares below 1 in this order, found {found}")

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.fields.hash import HashField
-from nerfkit.sparsity.masks import largest
+from nerfkit.sparsity.masks import Masks, counts_of_all, draw, largest, with_paths
 from nerfkit.sparsity.ratios import PruneError, n_kept
+from nerfkit.sparsity.spaces import Part, gathered
 from nerfkit.train.training import Training
 
 N_BATCHES = 8
@@ -34,6 +35,16 @@ def chains_of(field: HashField) -> dict[tuple[str, ...], int]:
     names = [name for name, _ in field.named_parameters()]
     density = tuple(name for name in names if name.startswith("density_network."))
     return {density: 1, tuple(name for name in names if name.startswith("color_network.")): 3}
+
+
+def smallest_pruned(field: HashField, parts: Sequence[Part], masks: Masks, share: float) -> Masks:
+    """Masks without the ``share`` of the units still there whose numbers are smallest, of all layers together."""
+    sizes = gathered(
+        list(parts), {part.parameter: field.get_parameter(part.parameter).detach().abs() for part in parts}
+    )
+    scores = {name: size.double().masked_fill(~masks[name], -1.0) for name, size in sizes.items()}
+    counts = counts_of_all(scores, n_kept(sum(int(mask.sum()) for mask in masks.values()), share))
+    return with_paths(draw(scores, counts), scores, chains_of(field))
 
 
 def gradients(training: Training, n_batches: int = N_BATCHES, seed: int = _SEED) -> Gradients:

@@ -13,6 +13,7 @@ from nerfkit.config import Config, PruneConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.sparsity.criteria import chains_of, score
 from nerfkit.sparsity.masks import Masks, counts_of_all, draw, largest, pack, random_scores, unpack, with_paths
+from nerfkit.sparsity.mining import Mining
 from nerfkit.sparsity.ratios import RATIOS, n_kept, whole_counts
 from nerfkit.sparsity.spaces import Part, gathered, on_parameters, parts_of
 from nerfkit.train.training import Policy, Training
@@ -23,7 +24,8 @@ EXCHANGED = 0.3
 
 def policies_of(config: Config, field: HashField) -> list[Policy]:
     """What takes part in a training of this config, of that field. Raises PruneError where its units are not there."""
-    return [Pruning(config.prune, field, config.train.seed)] if config.prune.fraction else []
+    mining = [Mining(config.train)] if config.train.mines else []
+    return [*mining, *([Pruning(config.prune, field, config.train.seed)] if config.prune.fraction else [])]
 
 
 def draw_masks(training: Training, parts: Sequence[Part], config: PruneConfig, seed: int) -> Masks:
@@ -90,8 +92,8 @@ class Pruning:
         """The masks, eight units a byte; nothing before they are drawn."""
         return {name: pack(mask) for name, mask in (self.masks or {}).items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state_dict`. The field is that of the same checkpoint."""
+    def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
+        """The inverse of `state_dict`."""
         if state:
             self.masks = {part.name: unpack(state[part.name], part.shape) for part in self.parts}
 

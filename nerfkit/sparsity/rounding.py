@@ -119,7 +119,7 @@ class Rounding:
         numbers = [*self.lattice.steps, *(cost for pair in self.lattice.costs for cost in pair), self._ratio]
         return {"values": self.values, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
         """The inverse of `state_dict`."""
         n, numbers = self.lattice.layout.n_levels, state["numbers"].tolist()
         self.values.copy_(state["values"])

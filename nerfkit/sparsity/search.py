@@ -77,7 +77,7 @@ class MaskSearch:
         masks = {f"mask.{name}": mask for name, mask in self.masks.items()}
         return {**{f"score.{name}": score.detach() for name, score in self.scores.items()}, **masks}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
         """The inverse of `state_dict`."""
         with torch.no_grad():
             for name, score in self.scores.items():

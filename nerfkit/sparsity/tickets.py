@@ -8,7 +8,7 @@ weights in other places.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,11 +19,10 @@ from nerfkit.config import Config, PruneConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.render import Model
 from nerfkit.scene.scene import Scene
-from nerfkit.sparsity.criteria import chains_of
-from nerfkit.sparsity.masks import Masks, counts_of_all, draw, random_scores, with_paths
+from nerfkit.sparsity.criteria import chains_of, smallest_pruned
+from nerfkit.sparsity.masks import Masks, draw, random_scores, with_paths
 from nerfkit.sparsity.pruning import Pruning
-from nerfkit.sparsity.ratios import n_kept
-from nerfkit.sparsity.spaces import Part, gathered, parts_of
+from nerfkit.sparsity.spaces import parts_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.training import Clock, Training
 
@@ -67,7 +66,7 @@ class _Early:
         """Nothing: rounds are not interrupted."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
         """Nothing."""
 
 
@@ -119,16 +118,6 @@ def tickets(
             pass
         n_steps += config.train.steps - early.clock.step
         yield Ticket(round_, model, worn, n_steps)
-
-
-def smallest_pruned(field: HashField, parts: Sequence[Part], masks: Masks, share: float) -> Masks:
-    """Masks without the ``share`` of the units still there whose numbers are smallest, of all layers together."""
-    sizes = gathered(
-        list(parts), {part.parameter: field.get_parameter(part.parameter).detach().abs() for part in parts}
-    )
-    scores = {name: size.double().masked_fill(~masks[name], -1.0) for name, size in sizes.items()}
-    counts = counts_of_all(scores, n_kept(sum(int(mask.sum()) for mask in masks.values()), share))
-    return with_paths(draw(scores, counts), scores, chains_of(field))
 
 
 def _moved(masks: Masks, seed: int, field: HashField) -> Masks:

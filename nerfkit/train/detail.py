@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -47,8 +48,17 @@ class Detail:
     """(height, width) of each picture."""
     ends: Int[Tensor, " n_views"]
     """The row of all blocks' index after each picture's last one."""
-    up_to: Float[Tensor, " n_blocks"]
-    """Chance of a pixel from this block or one before it, float64."""
+    weights: Float[Tensor, " n_blocks"]
+    """How likely a pixel is drawn from each, in any unit, float64."""
+
+    @cached_property
+    def up_to(self) -> Float[Tensor, " n_blocks"]:
+        """Chance of a pixel from this block or one before it."""
+        up_to = self.weights.cumsum(0)
+        return up_to / up_to[-1]
+
+    def __len__(self) -> int:
+        return len(self.weights)
 
     @classmethod
     def of(
@@ -70,20 +80,31 @@ class Detail:
                 usable = cv2.copyMakeBorder(masks[i].astype(np.uint8), *fill, cv2.BORDER_REPLICATE)
                 weight *= usable.reshape(len(rows), BLOCK, len(columns), BLOCK).all((1, 3))
             weights.append(weight.reshape(-1))
-        up_to = torch.from_numpy(np.concatenate(weights)).cumsum(0)
-        if not up_to[-1] > 0.0:
+        weights_of_all = torch.from_numpy(np.concatenate(weights))
+        if not weights_of_all.any():
             return None
         n_pixels, n_blocks = shape.prod(1), torch.tensor([len(weight) for weight in weights])
-        return cls(n_pixels.cumsum(0) - n_pixels, shape, n_blocks.cumsum(0), up_to / up_to[-1])
+        return cls(n_pixels.cumsum(0) - n_pixels, shape, n_blocks.cumsum(0), weights_of_all)
 
     def draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Indices of n random pixels, with replacement."""
         chance, *within = torch.rand(3, n, generator=generator, dtype=torch.float64).unbind()
-        block = torch.searchsorted(self.up_to, chance, right=True).clamp(max=len(self.up_to) - 1)
+        block = torch.searchsorted(self.up_to, chance, right=True).clamp(max=len(self) - 1)
+        return self.pixels_of(block, torch.stack(within, 1))
+
+    def pixels_of(self, block: Int[Tensor, " n"], within: Float[Tensor, "n 2"]) -> Int[Tensor, " n"]:
+        """Indices of pixels at places (y, x) in [0, 1)^2 of blocks."""
         view = torch.searchsorted(self.ends, block, right=True)
         shape = self.shape[view]
         size = -(-shape // BLOCK)
         block = block - (self.ends[view] - size.prod(1))
         corner = torch.stack([block // size[:, 1], block % size[:, 1]], 1) * BLOCK
-        y, x = (corner + torch.stack(within, 1) * (shape - corner).clamp(max=BLOCK)).long().unbind(1)
+        y, x = (corner + within * (shape - corner).clamp(max=BLOCK)).long().unbind(1)
         return self.first[view] + y * shape[:, 1] + x
+
+    def blocks_of(self, picked: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The blocks that pixels lie in."""
+        view = torch.searchsorted(self.first, picked, right=True) - 1
+        size, width = -(-self.shape // BLOCK), self.shape[view, 1]
+        y, x = (picked - self.first[view]) // width, (picked - self.first[view]) % width
+        return (self.ends - size.prod(1))[view] + y // BLOCK * size[view, 1] + x // BLOCK

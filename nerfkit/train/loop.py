@@ -50,12 +50,10 @@ def fit(
     compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
     can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints. A
     ``training`` of that scene goes on from where it stands, with a model and policies of its own. Raises ConfigError
-    where the config asks for pruning and nothing is there to do it.
+    where the config asks for pruning or mining and nothing is there to do it.
     """
-    if config.prune.fraction and not (policies or training):
-        raise ConfigError(
-            "prune.fraction: fit prunes by the policies that it is given; see sparsity.pruning.policies_of"
-        )
+    if (config.prune.fraction or config.train.mines) and not (policies or training):
+        raise ConfigError("prune.fraction, train.mining: fit does that by policies; see sparsity.pruning.policies_of")
     training = training or Training.new(scene, model or model_of(scene, config, resume), policies)
     model = training.model
     training.warm_up()

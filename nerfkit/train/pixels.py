@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -19,6 +19,9 @@ from nerfkit.scene.scene import Frame, Scene
 from nerfkit.scene.store import read_at_random
 from nerfkit.train.detail import Detail, every
 from nerfkit.types import Rays
+
+_TRIES = 8
+"""Draws of a pixel that is not of a block that is left out, before one of those will do."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Pixels:
                 raise SceneError(f"{scene.root}: the masks leave no pixel of any training picture")
         self._prepared: dict[Frame, Views | None] = {}
         self._corners: dict[tuple[int, int], Masks] = {}
+        self._left_out: Tensor | None = None
 
     def __len__(self) -> int:
         """How many pixels the row has, masked ones too."""
@@ -88,17 +92,28 @@ class Pixels:
     def draw(self, n: int, generator: torch.Generator, detail_share: float = 0.0) -> Int[Tensor, " n"]:
         """Indices of n random pixels, with replacement, all alike but those of `every` such a share: they are drawn
         where the photographs that were shown first have detail, if they have any."""
-        if self._masks is None:
-            picked = torch.randint(len(self), (n,), generator=generator)
-        else:
-            picked = usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
-        if detail_share and self._detail is not None:
+        picked = self._anywhere(n, generator)
+        for _ in range(_TRIES if self._left_out is not None else 0):
+            again = self._left_out[self.detail.blocks_of(picked)]
+            picked[again] = self._anywhere(int(again.sum()), generator)
+        if detail_share and self.detail is not None:
             there = every(detail_share, n)
-            picked[there] = self._detail.draw(int(there.sum()), generator)
+            picked[there] = self.detail.draw(int(there.sum()), generator)
         return picked
 
+    def _anywhere(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        if self._masks is None:
+            return torch.randint(len(self), (n,), generator=generator)
+        return usable_pixels(torch.randint(self._masks.n_usable, (n,), generator=generator), self._masks)
+
+    def prefer(self, weights: Float[Tensor, " n_blocks"], left_out: Bool[Tensor, " n_blocks"]) -> None:
+        """Draw those of detail by other weights of its blocks from now on, and next to none from some of the blocks."""
+        kept = weights.masked_fill(left_out, 0.0)
+        self.detail = replace(self.detail, weights=kept if kept.any() else weights)
+        self._left_out = left_out if left_out.any() else None
+
     @cached_property
-    def _detail(self) -> Detail | None:
+    def detail(self) -> Detail | None:
         """Of the scene's own photographs, also where others are shown by now: they are off by a few pixels."""
         views = self._views.tolist()
         masks = None if self.scene.masks is None else [self.scene.masks[i] for i in views]

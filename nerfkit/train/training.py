@@ -82,8 +82,8 @@ class Policy(Protocol):
         """What a checkpoint keeps."""
         ...
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state_dict`, of a policy that has seen nothing yet."""
+    def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
+        """The inverse of `state_dict`, of a policy that has seen nothing yet. The model is that of the checkpoint."""
         ...
 
 
@@ -270,7 +270,7 @@ class Training:
             self.realignment.load_state_dict(state, self.pixels)
         for i, policy in enumerate(self.policies):
             own = [name for name in tensors if name.startswith(f"policy.{i}.")]
-            policy.load_state_dict({name.removeprefix(f"policy.{i}."): tensors.pop(name) for name in own})
+            policy.load_state_dict({name.removeprefix(f"policy.{i}."): tensors.pop(name) for name in own}, self)
         self.optimizer.load_state_dict(tensors)
         for name in vars(self.clock):
             setattr(self.clock, name, checkpoint.state[name])

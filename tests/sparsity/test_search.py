@@ -120,7 +120,7 @@ def test_random_signs_stay_what_they_were_and_the_table_learns(scene: Scene) -> 
 def test_the_state_of_a_search_comes_back(training: Training) -> None:
     search = searched(training, jackpot(training.model.field, 0.6))
     other = jackpot(training.model.field, 0.6)
-    other.load_state_dict(search.state_dict())
+    other.load_state_dict(search.state_dict(), training)
     assert all(torch.equal(other.masks[name], search.masks[name]) for name in search.masks)
 
 

@@ -99,6 +99,16 @@ def test_pictures_without_detail_have_none() -> None:
     assert Detail.of(images, [np.zeros((20, 30), bool)]) is None
 
 
+def test_a_pixel_is_of_the_block_that_it_was_drawn_from() -> None:
+    detail = Detail.of([picture(*size, seed=i) for i, size in enumerate(SIZES)])
+    blocks = torch.arange(len(detail)).repeat(2000)
+    within = torch.rand(len(blocks), 2, generator=seeded(), dtype=torch.float64)
+    pixels = detail.pixels_of(blocks, within)
+    assert torch.equal(detail.blocks_of(pixels), blocks)
+    # And every pixel is of one.
+    assert len(pixels.unique()) == sum(height * width for height, width in SIZES)
+
+
 def test_pixels_come_from_detail_and_from_everywhere_in_turn(toy_scene: Path) -> None:
     scene = load_scene(toy_scene, DataConfig())
     for view in scene.splits["train"]:  # one block of one view varies

@@ -2,7 +2,7 @@
 
     python tools/bench/compressing.py RESULTS.jsonl SCENE... [--downscale 1] [--steps 8000] [--share 0.1]
                                       [--bytes 100e3 200e3 400e3 1e6] [--tables 11 12 13 14 15] [--seeds 0]
-                                      [--every 1]
+                                      [--every 1] [--preset fixture|default]
     python tools/bench/compressing.py RESULTS.jsonl --table
 
 A dense run of ``--steps`` steps is compressed to each of the sizes, learning on for a share of them. The rival is a
@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from fixtures import PRESETS
 from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
-from nerfkit.config import Config, DataConfig, FieldConfig, TrainConfig
+from nerfkit.config import Config, from_dict
 from nerfkit.packed import open_packed, write_packed
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="*", type=int, default=[11, 12, 13, 14, 15])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--preset", default="default", choices=PRESETS)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--table", action="store_true")
     a = parser.parse_args()
@@ -155,8 +157,9 @@ def main() -> None:
         show(rows.each)
         return
     for path, seed in [(path, seed) for path in a.scenes for seed in a.seeds]:
-        scene = load_scene(path, DataConfig(downscale=a.downscale))
-        base = Config(data=DataConfig(downscale=a.downscale), train=TrainConfig(steps=a.steps, seed=seed), engine="cpu")
+        base = from_dict(Config, {**PRESETS[a.preset], "engine": "cpu"})
+        data, train = replace(base.data, downscale=a.downscale), replace(base.train, steps=a.steps, seed=seed)
+        scene, base = load_scene(path, data), replace(base, data=data, train=train)
         place = a.out / f"{path.resolve().name}-{a.downscale}-{a.steps}-{seed}"
         what = {"scene": path.resolve().name, "downscale": a.downscale, "steps": a.steps, "seed": seed}
         what |= {"share": a.share, "every": a.every}
@@ -171,7 +174,9 @@ def main() -> None:
         for log2 in a.tables:
             if not rows.has({**what, "method": RIVAL, "budget": log2}):
                 steps = base.train.steps + round(a.share * base.train.steps)
-                small = replace(base, field=FieldConfig(log2_table_size=log2), train=replace(base.train, steps=steps))
+                small = replace(
+                    base, field=replace(base.field, log2_table_size=log2), train=replace(base.train, steps=steps)
+                )
                 model = load_model(trained(scene, small, place.with_name(f"{place.name}-table{log2}")))
                 size = eight_bits(model)
                 found = {"bytes": size, "psnr": psnr(model, scene, a.every)}

@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import torch
@@ -30,6 +31,17 @@ from nerfkit.poses import look_at, opencv_to_opengl
 N_STEPS = 256
 DISTANCE, REACH, ANGLE_X = 3.2, 1.3, 0.8
 N_HELD_OUT = 8
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # A table that is large for pictures so small, and steps that two thousand of take a quarter of a minute.
+    "fixture": {
+        "field": {"log2_table_size": 14, "finest_resolution": 128},
+        "sampler": {"resolution": 64, "n_steps": 192},
+        "train": {"samples_per_step": 4096},
+        "data": {"background": "white"},
+    },
+    "default": {},
+}
+"""Settings of fields by name, as they stand in a config file."""
 FLOOR = "noise.json"
 """File with the mean square of the noise as it is in the training views: what is cut off at black and white is less."""
 

@@ -1,6 +1,6 @@
 """What pruning does to what a field remembers, and to what it knows: curves over fractions, methods and widths.
 
-    python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 8 24] [--noise 0 0.05]
+    python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 4 24] [--noise 0 0.1]
                                   [--methods erk uniform ...] [--fractions 0.5 0.8 ...] [--widths 64] [--seeds 0 1 2]
                                   [--steps 1500] [--downscale 1] [--preset fixture|default]
     python tools/bench/pruning.py RESULTS.jsonl --table [--page pruning.html]
@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fixtures import FIXTURES, FLOOR, write
+from fixtures import FIXTURES, FLOOR, PRESETS, write
 from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
@@ -37,16 +37,6 @@ from nerfkit.sparsity.pruning import policies_of, sparsity_of
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.train.loop import fit, model_of
 
-FIELDS = {
-    # Small pictures, for which the default table is far too large.
-    "fixture": {
-        "field": {"log2_table_size": 14, "finest_resolution": 128},
-        "sampler": {"resolution": 64, "n_steps": 192},
-        "train": {"samples_per_step": 16384},
-        "data": {"background": "white"},
-    },
-    "default": {},
-}
 RATIOS = ("uniform", "uniform+", "er", "erk", "erk+")
 CRITERIA = ("snip", "grasp", "synflow")
 LATE = {"score": "magnitude", "ratio": "erk"}
@@ -75,7 +65,7 @@ def n_weights(config: Config) -> int:
 
 def config_of(preset: str, method: str, fraction: float, width: int, seed: int, steps: int) -> Config:
     """The settings of one training."""
-    tree = {name: dict(values) for name, values in FIELDS[preset].items()}
+    tree = {name: dict(values) for name, values in PRESETS[preset].items()}
     tree["train"] = {**tree.get("train", {}), "steps": steps, "report_every": steps // 20, "seed": seed}
     tree["field"] = {**tree.get("field", {}), "width": width}
     tree["engine"] = "cpu"
@@ -160,15 +150,15 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", type=Path)
     parser.add_argument("--fixtures", nargs="*", default=[], choices=FIXTURES)
     parser.add_argument("--made", type=Path, default=Path("runs/fixtures"))
-    parser.add_argument("--views", nargs="+", type=int, default=[24])
-    parser.add_argument("--noise", nargs="+", type=float, default=[0.05])
+    parser.add_argument("--views", nargs="+", type=int, default=[4])
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.1])
     parser.add_argument("--methods", nargs="+", default=["erk"], choices=METHODS)
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.8])
     parser.add_argument("--widths", nargs="+", type=int, default=[64])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--downscale", type=int, default=1)
-    parser.add_argument("--preset", default="fixture", choices=FIELDS)
+    parser.add_argument("--preset", default="fixture", choices=PRESETS)
     parser.add_argument("--scored", type=int, default=8, help="views of each split that are scored, about")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--page", type=Path)
