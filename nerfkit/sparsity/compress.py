@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nerfkit.config import PruneConfig
@@ -34,8 +34,8 @@ from nerfkit.train.loop import fit
 from nerfkit.train.progress import Report
 from nerfkit.train.training import Training
 
-FINE = 96.0
-"""Steps of a network's weights in their root mean square: networks are few bytes, and every sample passes them."""
+_COARSE = 12.0
+"""Steps of a matrix's numbers in their root mean square, at least: every sample passes them."""
 _SLACK = 0.03
 """Share of the bytes that may stay unused."""
 LITTLE = 0.03
@@ -89,8 +89,7 @@ def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
     training, header = replace(training, model=model), header_of(run, config, run.load_checkpoint())
     layout = model.field.grid.layout
     coded = reachable(model.sampler.cells(), layout, config.field.contracted)
-    steps, prices = worth(training, layout)
-    lattice = Lattice(layout, coded, steps, prices)
+    lattice = worth(training, layout, coded)
 
     def bytes_fn(lattice: Lattice, values: Tensor) -> int:
         return len(packed(header, model, quantised(model, lattice, values)))
@@ -111,24 +110,32 @@ def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
     return Compression(training, header, n_bytes, rounding, lost)
 
 
-def worth(training: Training, layout: GridLayout) -> tuple[list[float], Float[Tensor, "n_entries n_features"]]:
-    """Lengths of each level's steps, one to another, and prices of a bit for each number.
+def worth(training: Training, layout: GridLayout, coded: Bool[Tensor, " n_entries"]) -> Lattice:
+    """A lattice with lengths of steps, right one to another, and prices of a bit for each number.
 
-    Of a loss that is flat at the table as it is, an error e of a number costs F e^2 / 2, with F the mean square of the
-    gradient (Fisher's information). Rounding costs least for steps of 1 / sqrt(F) in the mean of a level; within one,
-    a bit for a number of less worth is dearer.
+    Of a loss that is flat at the numbers as they are, an error e of one costs F e^2 / 2, with F the mean square of the
+    gradient (Fisher's information). Rounding costs least for steps of 1 / sqrt(F) in the mean of a level or a matrix;
+    within a level, a bit for a number of less worth is dearer.
     """
-    squares = sum(gradients(training, 1, batch)["table"] ** 2 for batch in range(4 * N_BATCHES))
-    steps, prices = [], torch.full_like(squares, PRICE)
+    squares: dict[str, Tensor] = {}
+    for batch in range(4 * N_BATCHES):
+        for name, gradient in gradients(training, 1, batch).items():
+            squares[name] = squares.get(name, 0.0) + gradient**2
+    field, table = training.model.field, squares["table"]
+    steps, prices = [], torch.full_like(table, PRICE)
     for a, b in zip(layout.offsets, layout.offsets[1:], strict=False):
-        own = squares[a:b]
-        mean = float(own.mean())
-        steps.append(1.0 / math.sqrt(max(mean, 1e-30)))
-        off = (mean / own.mean(1, keepdim=True).clamp(min=1e-30)).sqrt().clamp(1.0 / _WIDEST, _WIDEST)
+        own = table[a:b]
+        steps.append(_step_of(own))
+        off = (own.mean() / own.mean(1, keepdim=True).clamp(min=1e-30)).sqrt().clamp(1.0 / _WIDEST, _WIDEST)
         prices[a:b] = PRICE * off
-    mean = math.exp(sum(map(math.log, steps)) / len(steps))
-    typical = float(training.model.field.table.detach().std())
-    return [typical * step / mean for step in steps], prices
+    # The sky of a scene that shows none hears of nothing; it is few numbers.
+    others = {name: _step_of(squares.get(name, torch.ones(1))) for name in field.state_dict() if name != "table"}
+    unit = float(field.table.detach().std()) / math.exp(sum(map(math.log, steps)) / len(steps))
+    return Lattice(layout, coded, steps, prices, others).scaled(unit)
+
+
+def _step_of(squares: Tensor) -> float:
+    return 1.0 / math.sqrt(max(float(squares.mean()), 1e-30))
 
 
 def fitting(lattice: Lattice, values: Float[Tensor, "n f"], n_bytes: int, bytes_fn: BytesFn) -> Lattice:
@@ -163,7 +170,7 @@ def quantised(model: Model, lattice: Lattice, values: Float[Tensor, "n f"]) -> Q
     for name, w in model.field.state_dict().items():
         if name != "table":
             size, most = float(w.square().mean().sqrt()), float(w.abs().max())
-            step = max(size / FINE, most / MOST, 1e-12)
+            step = max(min(lattice.others[name], size / _COARSE), most / MOST, 1e-12)
             networks[name] = (as_steps(w, step), step)
     return Quantised(networks, lattice.whole(values), lattice.steps, model.sampler.cells())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int16
@@ -33,6 +33,8 @@ class Lattice:
     steps: list[float]
     prices: Float[Tensor, "n_entries n_features"]
     """Of a bit for each number, in squares of its level's step: what nobody looks at is cheap to leave out."""
+    others: dict[str, float] = field(default_factory=dict)
+    """Steps of what else there is, by its name: matrices of the networks, and the sky."""
     costs: list[tuple[float, float]] = field(default_factory=list)
     """Bits for the first step away from zero, and for each further one, of each level."""
 
@@ -54,7 +56,9 @@ class Lattice:
 
     def scaled(self, factor: float) -> Lattice:
         """The same with longer steps."""
-        return Lattice(self.layout, self.coded, [factor * step for step in self.steps], self.prices, self.costs)
+        steps = [factor * step for step in self.steps]
+        others = {name: factor * step for name, step in self.others.items()}
+        return replace(self, steps=steps, others=others)
 
     def learn_costs(self, values: Float[Tensor, "n_entries n_features"]) -> float:
         """Take the costs from how often each multiple occurs now; returns the bytes of all numbers, were they alone."""
@@ -116,13 +120,15 @@ class Rounding:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The table behind, and the lattice's numbers."""
-        numbers = [*self.lattice.steps, *(cost for pair in self.lattice.costs for cost in pair), self._ratio]
+        costs = (cost for pair in self.lattice.costs for cost in pair)
+        numbers = [*self.lattice.steps, *self.lattice.others.values(), self._ratio, *costs]
         return {"values": self.values, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 
     def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
         """The inverse of `state_dict`."""
-        n, numbers = self.lattice.layout.n_levels, state["numbers"].tolist()
+        lattice, numbers = self.lattice, iter(state["numbers"].tolist())
         self.values.copy_(state["values"])
-        self.lattice.steps, rest = numbers[:n], numbers[n:]
-        self.lattice.costs = [(rest[2 * i], rest[2 * i + 1]) for i in range(n)]
-        self._ratio = rest[-1]
+        lattice.steps = [next(numbers) for _ in lattice.steps]
+        lattice.others = {name: next(numbers) for name in lattice.others}
+        self._ratio = next(numbers)
+        lattice.costs = [(next(numbers), next(numbers)) for _ in lattice.costs]

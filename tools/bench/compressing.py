@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from fixtures import PRESETS
 from record import Rows, record
+from scipy.interpolate import PchipInterpolator
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, from_dict
@@ -103,23 +104,26 @@ def compressed(run: Run, scene: Scene, n_bytes: int, share: float, every: int) -
 
 
 def rate_difference(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> float:
-    """By which share of their bytes ours differ at equal PSNR: the mean over the PSNR that both curves have, of cubic
-    fits of log bytes (Bjontegaard 2001). Points are (bytes, PSNR), four or more of each; NaN where nothing is shared.
+    """By which share of their bytes ours differ at equal PSNR: the mean over the PSNR that both curves have, of log
+    bytes (Bjontegaard 2001), which between points rise without overshooting (Fritsch and Carlson 1980) where his
+    cubics might. Points are (bytes, PSNR); those that another one of the same curve beats in both do not count. NaN
+    where nothing is shared.
 
-    >>> curve = [(100.0, 20.0), (200.0, 22.0), (400.0, 25.0), (800.0, 27.0)]
+    >>> curve = [(100.0, 20.0), (200.0, 22.0), (400.0, 25.0), (800.0, 27.0), (900.0, 26.0)]
     >>> round(rate_difference([(b / 2, p) for b, p in curve], curve), 6)
     -0.5
     """
-    low = max(min(p for _, p in ours), min(p for _, p in theirs))
-    high = min(max(p for _, p in ours), max(p for _, p in theirs))
-    if high <= low or min(len(ours), len(theirs)) < 4:
+    curves = []
+    for points in (ours, theirs):
+        best: list[tuple[float, float]] = []
+        for point in sorted(points):
+            best += [point] if not best or point[1] > best[-1][1] else []
+        curves.append(np.array(best).T)
+    low, high = max(float(p[0]) for _, p in curves), min(float(p[-1]) for _, p in curves)
+    if high <= low or min(p.size for _, p in curves) < 2:
         return math.nan
-    areas = []
-    for curve in (ours, theirs):
-        b, p = np.array(sorted(curve, key=lambda point: point[1])).T
-        whole = np.polyint(np.polyfit(p - low, np.log(b), 3))
-        areas.append(np.polyval(whole, high - low) / (high - low))
-    return math.exp(areas[0] - areas[1]) - 1.0
+    mine, other = (PchipInterpolator(p, np.log(b)).integrate(low, high) / (high - low) for b, p in curves)
+    return math.expm1(mine - other)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
