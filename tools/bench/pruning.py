@@ -2,7 +2,7 @@
 
     python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 4 24] [--noise 0 0.1]
                                   [--methods erk uniform ...] [--fractions 0.5 0.8 ...] [--widths 64] [--seeds 0 1 2]
-                                  [--steps 1500] [--downscale 1] [--preset fixture|default]
+                                  [--steps 800] [--downscale 1] [--preset fixture|default]
     python tools/bench/pruning.py RESULTS.jsonl --table [--page pruning.html]
 
 A fixture is a scene of `fixtures.py`; SCENES are folders of others. Networks are pruned, the table is not. Methods are
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.8])
     parser.add_argument("--widths", nargs="+", type=int, default=[64])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--preset", default="fixture", choices=PRESETS)
     parser.add_argument("--scored", type=int, default=8, help="views of each split that are scored, about")
