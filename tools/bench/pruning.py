@@ -3,14 +3,15 @@
     python tools/bench/pruning.py RESULTS.jsonl SCENES... [--fixtures solid fog] [--views 4 24] [--noise 0 0.1]
                                   [--methods erk uniform ...] [--fractions 0.5 0.8 ...] [--widths 64] [--seeds 0 1 2]
                                   [--steps 800] [--downscale 1] [--preset fixture|default]
-    python tools/bench/pruning.py RESULTS.jsonl --table [--page pruning.html]
+    python tools/bench/pruning.py RESULTS.jsonl --table [--at 0.8] [--page pruning.html]
 
 A fixture is a scene of `fixtures.py`; SCENES are folders of others. Networks are pruned, the table is not. Methods are
 the ratios with random masks (uniform, uniform+, er, erk, erk+), criteria with the ratios that they find (snip, grasp,
 synflow) or with their ratios alone (snip-shuffled, ...), magnitude at the end of half a training and then learning on
-(magnitude), little by little (gradual) or exchanged (exchange), and a dense field of fewer neurons with as many weights
-(narrow). All of them train for the same number of steps. One JSON line a training is appended to RESULTS.jsonl, and
-what stands there already is not run again.
+(magnitude), little by little (gradual) or exchanged (exchange), neurons (neurons), the searches of `searches.py`, and a
+dense field of fewer neurons with as many weights (narrow). All of them take the same number of steps in all. One JSON
+line a training is appended to RESULTS.jsonl, and what stands there already is not run again. ``--at 0.8`` prints all
+methods at one fraction, the best first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 
 from fixtures import FIXTURES, FLOOR, PRESETS, write
 from record import Rows, record
+from searches import SEARCHES
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, from_dict
@@ -48,8 +51,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "magnitude-global": {"score": "magnitude", "ratio": "score", "begin": 0.5},
     "gradual": {**LATE, "schedule": "gradual", "begin": 0.1, "end": 0.7, "every": 50},
     "exchange": {"schedule": "exchange", "every": 50},
+    "neurons": {"space": "neurons", "ratio": "uniform"},
     "narrow": {},
 }
+NAMES = (*METHODS, *SEARCHES)
 
 
 def n_weights(config: Config) -> int:
@@ -80,7 +85,7 @@ def config_of(preset: str, method: str, fraction: float, width: int, seed: int, 
                 )
             ),
         )
-    elif fraction:
+    elif fraction and method in METHODS:
         tree["prune"] = {"fraction": fraction, **METHODS[method]}
     return from_dict(Config, tree)
 
@@ -90,11 +95,18 @@ def psnr(error: float) -> float:
     return -10 * math.log10(max(error, 1e-12))
 
 
-def train(scene: Scene, config: Config, n_views: int) -> dict[str, Any]:
-    """Held-out and training error of one training, the slope of the latter's logarithm over its last fifth."""
-    model = model_of(scene, config)
-    reports = list(fit(scene, config, model=model, policies=policies_of(config, model.field)))
-    background = backdrop(scene)
+def train(scene: Scene, config: Config, method: str, fraction: float, n_views: int) -> dict[str, Any]:
+    """Held-out and training error of one training, the slope of the latter's logarithm over its last fifth (None of a
+    search, whose end is none of a training)."""
+    started, slope = time.perf_counter(), None
+    if method in SEARCHES:
+        model = SEARCHES[method](scene, config, fraction)
+    else:
+        model = model_of(scene, config)
+        reports = list(fit(scene, config, model=model, policies=policies_of(config, model.field)))
+        late = [report.loss for report in reports[-4:]]
+        slope = math.log(late[-1] / late[0])
+    seconds, background = time.perf_counter() - started, backdrop(scene)
 
     def error(views: list[int]) -> float:
         """Mean square error of whole pictures."""
@@ -104,15 +116,14 @@ def train(scene: Scene, config: Config, n_views: int) -> dict[str, Any]:
             errors.append(float((seen - truth(scene, view, background)).square().mean()))
         return fmean(errors)
 
-    late = [report.loss for report in reports[-4:]]
     kept = sparsity_of(model.field)
     return {
         "psnr": psnr(error(scene.splits["test"][:: max(len(scene.splits["test"]) // n_views, 1)])),
         "train_error": error(scene.splits["train"][:: max(len(scene.splits["train"]) // n_views, 1)]),
-        "slope": math.log(late[-1] / late[0]),
+        "slope": slope,
         "kept": sum(n for n, _ in kept.values()),
         "weights": sum(n for _, n in kept.values()),
-        "seconds": reports[-1].seconds,
+        "seconds": seconds,
     }
 
 
@@ -124,7 +135,8 @@ def parts_of(rows: list[dict[str, Any]]) -> dict[str, tuple[float, dict[str, lis
         about = f", {row['views']} views, noise {row['noise']:g}" if row["views"] else f"/{row['downscale']}"
         name = f"{row['scene']}{about}, {row['width']} neurons, {row['steps']} steps"
         _, methods = parts.setdefault(name, (row["floor"], {}))
-        point = Point(row["fraction"], row["seed"], row["psnr"], row["train_error"], row["slope"])
+        slope = math.nan if row["slope"] is None else row["slope"]
+        point = Point(row["fraction"], row["seed"], row["psnr"], row["train_error"], slope)
         methods.setdefault(row["method"], []).append(point)
     for _, methods in parts.values():
         dense = methods.pop("dense", [])
@@ -143,6 +155,18 @@ def show(rows: list[dict[str, Any]]) -> None:
             print(f"  {method:18} {'  '.join(cells)}\n{'':21}{sentence(verdict)}")
 
 
+def rank(rows: list[dict[str, Any]], fraction: float) -> None:
+    """All methods at one fraction, a table a scene, the best first."""
+    for name, (floor, methods) in parts_of(rows).items():
+        print(f"\n{name}, {fraction:.0%} pruned\n  {'method':20} {'gain over dense, dB':>24} {'seeds':>6}  field is")
+        found = {method: judge(points, floor) for method, points in methods.items()}
+        found = {method: verdict for method, verdict in found.items() if fraction in verdict.gains}
+        for method, verdict in sorted(found.items(), key=lambda one: -one[1].gains[fraction][0]):
+            gain, half = verdict.gains[fraction]
+            n = sum(point.fraction == fraction for point in methods[method])
+            print(f"  {method:20} {gain:+.2f} +- {half:<13.2f} {n:>6}  {verdict.regimes[fraction]}")
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -152,7 +176,7 @@ def main() -> None:
     parser.add_argument("--made", type=Path, default=Path("runs/fixtures"))
     parser.add_argument("--views", nargs="+", type=int, default=[4])
     parser.add_argument("--noise", nargs="+", type=float, default=[0.1])
-    parser.add_argument("--methods", nargs="+", default=["erk"], choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=["erk"], choices=NAMES)
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.8])
     parser.add_argument("--widths", nargs="+", type=int, default=[64])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -161,11 +185,12 @@ def main() -> None:
     parser.add_argument("--preset", default="fixture", choices=PRESETS)
     parser.add_argument("--scored", type=int, default=8, help="views of each split that are scored, about")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--at", type=float)
     parser.add_argument("--page", type=Path)
     a = parser.parse_args()
     rows = Rows(a.results)
     if a.table or a.page:
-        show(rows.each)
+        show(rows.each) if a.at is None else rank(rows.each, a.at)
         if a.page:
             write_curves(a.page, "What pruning does", parts_of(rows.each))
         return
@@ -182,7 +207,7 @@ def main() -> None:
             scene = load_scene(folder, replace(config.data, downscale=a.downscale))
             floor = json.loads((folder / FLOOR).read_text())["floor"] if (folder / FLOOR).exists() else 0.0
             try:
-                found = train(scene, config, a.scored)
+                found = train(scene, config, method, fraction, a.scored)
             except PruneError as error:
                 found = {"refused": str(error)}
             rows.add(record("pruning", **what, floor=floor, **found))
