@@ -48,19 +48,10 @@ def active_shares(
     field: HashField, positions: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 3"]
 ) -> dict[str, list[float]]:
     """Share of the neurons of each hidden layer that are active, in the mean over places seen along directions."""
-    from nerfkit.kernels.shade import join_directions, spherical_harmonics
-
-    def of(network, x: Tensor) -> list[float]:  # noqa: ANN001
-        shares = []
-        for w in list(network.weights)[:-1]:
-            x = (x @ w.to(x.dtype).t()).relu()
-            shares.append(float((x > 0).float().mean()))
-        return shares
-
     with torch.no_grad():
-        encoded = field.grid.encode(positions, field.table, torch.float32)
-        geo = field.density_network(encoded)
-        harmonics = spherical_harmonics(rays_d, field.config.sh_degree)
-        rows = torch.arange(len(positions), dtype=torch.int32, device=positions.device)
-        seen = join_directions(geo, harmonics, rows)
-        return {"density_network": of(field.density_network, encoded), "color_network": of(field.color_network, seen)}
+        density, color = field.layer_by_layer(positions, rays_d)
+
+    def shares(said: list[Tensor]) -> list[float]:
+        return [float((layer > 0).float().mean()) for layer in said[:-1]]
+
+    return {"density_network": shares(density), "color_network": shares(color)}

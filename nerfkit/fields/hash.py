@@ -94,6 +94,15 @@ class HashField(nn.Module):
         seen = self.neighbours(torch.cat([features, each], -1), list(self.color_network.weights))
         return torch.sigmoid(seen.float())
 
+    def layer_by_layer(
+        self, positions: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 3"]
+    ) -> tuple[list[Float[Tensor, "n _"]], list[Float[Tensor, "n _"]]]:
+        """What each layer of the density and of the colour network says of places seen along directions, float32."""
+        density = self.density_network.layer_by_layer(self.grid.encode(positions, self.table, torch.float32))
+        rows = torch.arange(len(positions), dtype=torch.int32, device=positions.device)
+        seen = join_directions(density[-1], spherical_harmonics(rays_d, self.config.sh_degree), rows)
+        return density, self.color_network.layer_by_layer(seen)
+
     def behind(self, rays_d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """RGB in [0, 1] of what lies behind everything, ``sigmoid(SH(direction) @ sky)``.
 

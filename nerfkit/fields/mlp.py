@@ -62,3 +62,11 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
         """The network's outputs, in the number format of x."""
         return _Products.apply(x, *self.weights)
+
+    def layer_by_layer(self, x: Float[Tensor, "n n_in"]) -> list[Float[Tensor, "n _"]]:
+        """What each layer says of x, in float32: the hidden ones after their ReLU, and the last."""
+        said = [x.float()]
+        for i, w in enumerate(self.weights):
+            y = said[-1] @ w.t()
+            said.append(y if i == len(self.weights) - 1 else y.relu())
+        return said[1:]

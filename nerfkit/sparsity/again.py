@@ -10,7 +10,7 @@ from nerfkit.config import Config, PruneConfig
 from nerfkit.render import new_model, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Frame, Scene
-from nerfkit.sparsity.neurons import narrowed, neuron_scores
+from nerfkit.sparsity.neurons import narrowed
 from nerfkit.sparsity.pruning import policies_of
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.train.training import Training
@@ -80,7 +80,7 @@ def begin_smaller(run: Run, scene: Scene, smaller: Smaller, out: Path, command: 
     """
     training = take_up(run, scene, steps_of(run, smaller.steps), ANEW)
     if smaller.width:
-        training = narrowed(training, neuron_scores(training), smaller.width)
+        training = narrowed(training, smaller.width)
     model = replace(training.model, config=replace(training.model.config, prune=smaller.prune))
     training = replace(training, model=model, policies=policies_of(model.config, model.field))
     place = (scene.root, scene.name, scene.frame.to_dict(), scene.fingerprint)

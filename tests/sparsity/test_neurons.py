@@ -1,4 +1,4 @@
-"""Neurons taken out: those that do nothing change nothing, worth is a slope, and the verb writes a whole run."""
+"""Neurons taken out: what others say as well is not missed, and the verb writes a whole run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from nerfkit.assess import scene_of
 from nerfkit.cli import main
+from nerfkit.fields.hash import HashField
 from nerfkit.render import load_model, render_image
 from nerfkit.run import Run
 from nerfkit.sparsity.again import take_up
-from nerfkit.sparsity.criteria import exactly
-from nerfkit.sparsity.neurons import NETWORKS, narrowed, neuron_scores
+from nerfkit.sparsity.neurons import NETWORKS, left_after, narrowed
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.train.training import Training
 
@@ -30,50 +30,63 @@ def prune(*words: object) -> int:
     return main(["prune", *map(str, words)])
 
 
-def test_neurons_that_do_nothing_are_worth_nothing_and_not_missed(training: Training) -> None:
+def test_what_others_say_as_well_is_not_missed(training: Training) -> None:
+    """Every second neuron says twice what the one before says, or nothing: without them the pictures are the same."""
     model = training.model
     with torch.no_grad():
         for name in NETWORKS:
-            getattr(model.field, name).weights[0][1::2] = 0.0
-    scores = neuron_scores(training, 1)
-    for name in NETWORKS:
-        (score,) = scores[name]
-        assert not bool(score[1::2].any()) and bool((score[::2] > 0).any())
-    smaller = narrowed(training, scores, 8).model
+            first = getattr(model.field, name).weights[0]
+            first[1::2] = 2.0 * first[::2]
+            first[3] = 0.0
+    smaller = narrowed(training, 8).model
     assert smaller.field.config.width == smaller.config.field.width == 8
     cameras = training.pixels.scene.cameras
     one, other = (render_image(each, cameras, 0).rgb for each in (model, smaller))
-    torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+    torch.testing.assert_close(one, other, atol=4e-3, rtol=0)
     assert float(one.std()) > 0.05
 
 
-def test_worth_is_the_square_of_the_slope_along_a_neuron(training: Training) -> None:
-    config = training.model.config  # whose gradients are damped near cameras, and so are no slopes
-    config = replace(config, train=replace(config.train, gradient_reach=0.0))
-    training = replace(training, model=replace(training.model, config=config))
-    field, row, h = training.model.field, 3, 1e-2
-    with exactly(field):
+def test_sums_are_those_of_linear_regression_and_the_neuron_that_goes_is_the_best_of_all() -> None:
+    """Beside least squares over the samples themselves, for every neuron that might go."""
+    generator = torch.Generator().manual_seed(4)
+    h = torch.rand(500, 6, generator=generator, dtype=torch.float64)
+    h[:, 4] += 0.5 * h[:, 0]
+    outgoing = torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    stay, sums = left_after(h.t() @ h, outgoing, 5)
+    errors = {}
+    for gone in range(6):
+        others = [j for j in range(6) if j != gone]
+        told = torch.linalg.lstsq(h[:, others], h).solution
+        errors[gone] = float(((h - h[:, others] @ told) @ outgoing.t()).square().sum())
+        if others == stay.tolist():
+            torch.testing.assert_close(sums, told.float(), atol=2e-3, rtol=0)
+    (gone,) = set(range(6)) - set(stay.tolist())
+    assert errors[gone] == min(errors.values()) < 0.9 * sorted(errors.values())[1]
+
+
+def test_layers_are_narrowed_one_behind_another(training: Training) -> None:
+    """Of two hidden layers both lose the copies that were put into them."""
+    model = training.model
+    config = replace(model.config, field=replace(model.config.field, color_layers=2))
+    deep = replace(model, field=HashField(config.field, model.device, 0, model.frame.n_levels), config=config)
+    with torch.no_grad():
+        deep.field.table.copy_(model.field.table)
         for name in NETWORKS:
-            (scores,) = neuron_scores(training, 1)[name]
-            w = getattr(field, name).weights[0]
-            before, losses = w.detach().clone(), []
-            for sign in (1.0, -1.0):
-                with torch.no_grad():
-                    w.copy_(before)
-                    w[row] *= 1.0 + sign * h
-                apart = replace(training, generator=torch.Generator().manual_seed(0))
-                losses.append(apart.learn(training.n_rays).loss)
-            with torch.no_grad():
-                w.copy_(before)
-            slope = (losses[0] - losses[1]) / (2 * h)
-            assert slope**2 == pytest.approx(float(scores[row]), rel=0.05) and slope != 0
+            for w in list(getattr(deep.field, name).weights)[:-1]:
+                w[1::2] = w[::2]
+    narrow = narrowed(Training.new(training.pixels.scene, deep), 8).model
+    x, d = torch.rand(64, 3), torch.nn.functional.normalize(torch.randn(64, 3), dim=1)
+    with torch.no_grad():
+        one, other = (each.field.layer_by_layer(x, d) for each in (deep, narrow))
+    assert [layer.shape[1] for layer in other[1]] == [8, 8, 3]
+    for said, again in zip(one, other, strict=True):
+        assert float((said[-1] - again[-1]).abs().max()) < 0.02 * float(said[-1].abs().max())
 
 
 @pytest.mark.parametrize(("width", "text"), [(16, "not fewer"), (12, "expected one of"), (0, "expected one of")])
 def test_widths_that_cannot_be_are_refused(training: Training, width: int, text: str) -> None:
-    scores = {name: [torch.rand(16)] for name in NETWORKS}
     with pytest.raises(PruneError, match=text):
-        narrowed(training, scores, width)
+        narrowed(training, width)
 
 
 def test_the_verb_writes_a_run_with_fewer_neurons(small_run: Path, tmp_path: Path) -> None:
