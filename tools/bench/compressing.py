@@ -1,15 +1,15 @@
 """How much of a picture a byte buys: files of `nerfkit compress` beside what everybody could do at once.
 
     python tools/bench/compressing.py RESULTS.jsonl SCENE... [--downscale 1] [--steps 8000] [--share 0.1]
-                                      [--bytes 100e3 200e3 400e3 1e6] [--tables 11 12 13 14 15] [--seeds 0]
-                                      [--every 1] [--preset fixture|default]
+                                      [--bytes 100e3 200e3 400e3 1e6] [--rivals small entropy binary] [--rates ...]
+                                      [--seeds 0] [--every 1] [--preset fixture|default]
     python tools/bench/compressing.py RESULTS.jsonl --table
 
-A dense run of ``--steps`` steps is compressed to each of the sizes, learning on for a share of them. The rival is a
-field with a smaller table, trained for as many steps in all, its numbers rounded to 8 bits, one scale a level and a
-matrix, its cells as bits, everything packed by zstandard at level 19. Scores are of every ``--every``-th held-out view.
-One JSON line a file is appended to RESULTS.jsonl; what stands there already is not run again. ``--table`` prints them,
-and by how much fewer bytes ours take at equal PSNR (Bjontegaard's rate difference).
+A dense run of ``--steps`` steps is compressed to each of the sizes, learning on for a share of them. Rivals
+(`rivals.py`) are trained for as many steps in all, at each of their rates. Scores are of every ``--every``-th held-out
+view. One JSON line a file is appended to RESULTS.jsonl; what stands there already is not run again. ``--table`` prints
+them, and by how much fewer bytes ours take at equal PSNR (Bjontegaard's rate difference). `nerfkit compare --rows`
+draws them beside runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from fixtures import PRESETS
 from record import Rows, record
+from rivals import RIVALS, policies_of
 from scipy.interpolate import PchipInterpolator
 
 from nerfkit.assess import backdrop, truth
@@ -37,9 +38,9 @@ from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.sparsity.compress import begin
-from nerfkit.train.loop import fit
+from nerfkit.train.loop import fit, model_of
 
-OURS, RIVAL, DENSE = "compress", "small table, int8, zstd", "dense"
+OURS, DENSE = "compress", "dense"
 
 
 def psnr(model: Model, scene: Scene, every: int) -> float:
@@ -65,23 +66,6 @@ def trained(scene: Scene, config: Config, folder: Path) -> Run:
     return run
 
 
-def eight_bits(model: Model) -> int:
-    """Round all numbers of a model to 8 bits, in place; the bytes of them and of the cells, packed."""
-    from zstandard import ZstdCompressor
-
-    packed, offsets = [], model.field.grid.layout.offsets
-    with torch.no_grad():
-        table = model.field.table
-        rest = [p for name, p in model.field.named_parameters() if name != "table"]
-        for part in [*(table[a:b] for a, b in zip(offsets, offsets[1:], strict=False)), *rest]:
-            step = float(part.abs().max()) / 127 or 1.0
-            whole = (part / step).round()
-            packed.append(whole.to(torch.int8).numpy().tobytes())
-            part.copy_(whole * step)
-    packed.append(np.packbits(model.sampler.cells().occupied.numpy().reshape(-1)).tobytes())
-    return len(ZstdCompressor(level=19).compress(b"".join(packed)))
-
-
 def compressed(run: Run, scene: Scene, n_bytes: int, share: float, every: int) -> dict[str, Any]:
     """Figures of our file."""
     started = time.perf_counter()
@@ -101,6 +85,16 @@ def compressed(run: Run, scene: Scene, n_bytes: int, share: float, every: int) -
     torch.set_num_threads(threads)
     found = {"bytes": len(data), "psnr": psnr(load_model(packed), scene, every), "seconds": seconds}
     return {**found, "decode_seconds": decode, "sections": packed.section_bytes()}
+
+
+def rival(name: str, scene: Scene, config: Config, rate: float, every: int) -> dict[str, Any]:
+    """Figures of a rival at one of its rates."""
+    way = RIVALS[name].make(rate)
+    config = RIVALS[name].config(config, rate)
+    model = model_of(scene, config)
+    for _ in fit(scene, config, model=model, policies=policies_of(way)):
+        pass
+    return {"bytes": way.size(model), "psnr": psnr(model, scene, every)}
 
 
 def rate_difference(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> float:
@@ -136,8 +130,10 @@ def show(rows: list[dict[str, Any]]) -> None:
             extra = f"  decoded in {row['decode_seconds']:.2f} s" if "decode_seconds" in row else ""
             print(f"  {row['method']:26} seed {row['seed']}  {row['bytes']:>9} bytes  {row['psnr']:.2f} dB{extra}")
             curves.setdefault(row["method"], []).append((row["bytes"], row["psnr"]))
-        if OURS in curves and RIVAL in curves:
-            print(f"  bytes at equal PSNR: {100 * rate_difference(curves[OURS], curves[RIVAL]):+.1f} %")
+        for name in RIVALS:
+            if OURS in curves and name in curves:
+                off = rate_difference(curves[OURS], curves[name])
+                print(f"  bytes at equal PSNR, against {name}: {100 * off:+.1f} %")
 
 
 def main() -> None:
@@ -149,7 +145,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--bytes", nargs="*", type=float, default=[100e3, 200e3, 400e3, 1e6])
-    parser.add_argument("--tables", nargs="*", type=int, default=[11, 12, 13, 14, 15])
+    parser.add_argument("--rivals", nargs="*", default=[*RIVALS], choices=RIVALS)
+    parser.add_argument("--rates", nargs="*", type=float, help="of the rivals, in place of their own")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--preset", default="default", choices=PRESETS)
@@ -175,16 +172,12 @@ def main() -> None:
             if not rows.has({**what, "method": OURS, "budget": n_bytes}):
                 found = compressed(trained(scene, base, place), scene, n_bytes, a.share, a.every)
                 rows.add(record("compressing", **what, method=OURS, budget=n_bytes, **found))
-        for log2 in a.tables:
-            if not rows.has({**what, "method": RIVAL, "budget": log2}):
-                steps = base.train.steps + round(a.share * base.train.steps)
-                small = replace(
-                    base, field=replace(base.field, log2_table_size=log2), train=replace(base.train, steps=steps)
-                )
-                model = load_model(trained(scene, small, place.with_name(f"{place.name}-table{log2}")))
-                size = eight_bits(model)
-                found = {"bytes": size, "psnr": psnr(model, scene, a.every)}
-                rows.add(record("compressing", **what, method=RIVAL, budget=log2, **found))
+        steps = base.train.steps + round(a.share * base.train.steps)
+        longer = replace(base, train=replace(base.train, steps=steps))
+        for method, rate in [(name, rate) for name in a.rivals for rate in a.rates or RIVALS[name].rates]:
+            if not rows.has({**what, "method": method, "budget": rate}):
+                found = rival(method, scene, longer, rate, a.every)
+                rows.add(record("compressing", **what, method=method, budget=rate, **found))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What fewer neurons save: the networks alone, and whole frames, of two runs of one scene.
+"""What fewer neurons save, or weights held at zero: the networks alone, and whole frames, of two runs of one scene.
 
-    python tools/bench/neurons.py RUN NARROWER_RUN [--scene FOLDER] [--samples 4096] [--rounds 41] [--frames 9]
+    python tools/bench/neurons.py RUN OTHER_RUN [--scene FOLDER] [--samples 4096] [--rounds 41] [--frames 9]
 
-Both are timed in turns, so that a slow moment of the machine is slow for both; medians. One JSON line.
+The networks are those of the kernel that pictures come from on a CPU, on one core, sixteen samples at a time as there;
+and beside that the same products by torch. Both runs are timed in turns, so that a slow moment of the machine is slow
+for both; medians. One JSON line.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import torch
 from record import record
 
 from nerfkit.assess import backdrop, scene_of
-from nerfkit.kernels.launch import prepare_cpu
+from nerfkit.kernels.dense import dense_text
+from nerfkit.kernels.hashgrid import BLOCK
+from nerfkit.kernels.launch import Native, prepare_cpu
 from nerfkit.packed import open_run
 from nerfkit.render import Model, load_model, render_image
 
@@ -34,7 +38,7 @@ def in_turns(fns: list[Callable[[], object]], n_rounds: int) -> list[float]:
     return [statistics.median(own) for own in times]
 
 
-def networks(model: Model, n: int) -> Callable[[], object]:
+def by_torch(model: Model, n: int) -> Callable[[], object]:
     """One pass of n samples through both networks, in the number format of this machine."""
     field = model.field
     generator = torch.Generator().manual_seed(0)
@@ -47,6 +51,22 @@ def networks(model: Model, n: int) -> Callable[[], object]:
             return field.density_network(x), field.color_network(seen)
 
     return run
+
+
+def by_kernel(model: Model, n: int) -> Callable[[], object]:
+    """The same by the layers of the kernel for whole rays, a hundred times over."""
+    target = model.field.target()
+    layers, stride, n_packed = target.networks.layers
+    each = range(len(layers))
+    body = "".join(f"layer_{i}::prepare(weights, packed, packed + {n_packed});\n" for i in each)
+    forward = "".join(f"layer_{i}::forward(rows, {BLOCK}, packed, nullptr);\n" for i in each)
+    body += f"for (int turn = 0; turn < n; turn += {BLOCK}) {{\n{forward}}}"
+    tensors = {"weights": "const float", "packed": "word", "rows": "word"}
+    kernel = Native(dense_text(layers, stride, target.word), body, tensors, {"n": "int"})
+    dtype = getattr(torch, target.word)
+    rows = torch.rand(BLOCK, stride, generator=torch.Generator().manual_seed(0)).to(dtype)
+    packed = torch.empty(2 * n_packed, dtype=dtype)
+    return lambda: kernel([target.weights.detach(), packed, rows], [100 * n])
 
 
 def main() -> None:
@@ -67,15 +87,17 @@ def main() -> None:
     def frame(model: Model) -> Callable[[], object]:
         return lambda: render_image(model, scene.cameras, view, background)
 
-    network_times = in_turns([networks(model, a.samples) for model in models], a.rounds)
+    times = in_turns([by_kernel(model, a.samples) for model in models], a.rounds)
+    torch_times = in_turns([by_torch(model, a.samples) for model in models], a.rounds)
     frame_times = in_turns([frame(model) for model in models], a.frames)
     record(
         "neurons",
         runs=[run.path.name for run in runs],
         widths=[run.config.field.width for run in runs],
-        weights=[sum(w.numel() for w in model.field.network_parameters()) for model in models],
-        network_seconds=network_times,
-        network_ratio=network_times[1] / network_times[0],
+        weights=[sum(int((w != 0).sum()) for w in model.field.network_parameters()) for model in models],
+        network_seconds=[seconds / 100 for seconds in times],
+        network_ratio=times[1] / times[0],
+        network_ratio_torch=torch_times[1] / torch_times[0],
         frame_seconds=frame_times,
         frame_ratio=frame_times[1] / frame_times[0],
     )
