@@ -217,6 +217,8 @@ class Compare:
     """Folders of the runs, or their files."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("compare.html")
     """The page."""
+    rows: Annotated[Path | None, arg(metavar="FILE")] = None
+    """What tools/bench/compressing.py measured on the scene: other ways to fewer bytes are drawn behind the runs."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,11 @@ class Curve:
     x: Sequence[Number | None]
     y: Sequence[Number | None]
     style: str = "a"
-    """Class of the line: a, b or faint."""
+    """Class of the line: a, b, c, d or faint."""
     dots: bool = False
     """Mark each point."""
+    name: str = ""
+    """Written at its last point."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,19 @@ def _time_ticks(seconds: Number) -> tuple[list[float], float, str]:
     return [tick * size for tick in nice_ticks(0, seconds / size, 5)], size, unit
 
 
-def _clean(curve: Curve, log: bool) -> list[tuple[float, float]]:
-    """Points that can be drawn, thinned; with ``log``, y as its decimal logarithm."""
+def _clean(curve: Curve, log: bool, x_log: bool = False) -> list[tuple[float, float]]:
+    """Points that can be drawn, thinned; with ``log``, y as its decimal logarithm, and x with ``x_log``."""
     pairs = ((x, y) for x, y in zip(curve.x, curve.y, strict=True) if x is not None and y is not None)
-    points = [(float(x), math.log10(y) if log else float(y)) for x, y in pairs if not log or y > 0]
+    points = [(_scaled(x, x_log), _scaled(y, log)) for x, y in pairs]
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     stride = -(-len(points) // MAX_POINTS) or 1
     return points[::-1][::stride][::-1]  # the last point always stays
+
+
+def _scaled(value: Number, log: bool) -> float:
+    if not log:
+        return float(value)
+    return math.log10(value) if value > 0 else math.nan
 
 
 def smooth(values: Sequence[Number | None], share: float = 0.05) -> list[Number | None]:
@@ -134,7 +142,12 @@ def smooth(values: Sequence[Number | None], share: float = 0.05) -> list[Number 
 
 
 def line_chart(
-    label: str, curves: Sequence[Curve], log: bool = False, low: float | None = None, x_unit: str | None = None
+    label: str,
+    curves: Sequence[Curve],
+    log: bool = False,
+    low: float | None = None,
+    x_unit: str | None = None,
+    x_log: bool = False,
 ) -> str:
     """Curves as an SVG element; an empty string where there is nothing to draw.
 
@@ -144,8 +157,9 @@ def line_chart(
         log: a logarithmic y axis.
         low: the axis reaches down to this value at least.
         x_unit: of the horizontal axis, which begins at 0; None is seconds, shown as people write times.
+        x_log: a logarithmic horizontal axis instead, about the points.
     """
-    drawn = [(curve, points) for curve in curves if (points := _clean(curve, log))]
+    drawn = [(curve, points) for curve in curves if (points := _clean(curve, log, x_log))]
     if not drawn:
         return ""
     width, height, left, right, top, bottom = 360, 190, 44, 10, 8, 24
@@ -153,23 +167,22 @@ def line_chart(
     y_low, y_high = min(ys), max(ys)
     pad = 0.06 * (y_high - y_low) or 0.05 * abs(y_high) or 1.0
     y_low, y_high = (y_low if y_low == low else y_low - pad), y_high + pad
-    x_high = max(x for _, points in drawn for x, _ in points) or 1.0
+    xs = [x for _, points in drawn for x, _ in points]
+    x_low, x_high = (min(xs) - 0.1, max(xs) + 0.1) if x_log else (0.0, max(xs) or 1.0)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
-            left + (width - left - right) * x / x_high,
+            left + (width - left - right) * (x - x_low) / (x_high - x_low),
             top + (height - top - bottom) * (y_high - y) / (y_high - y_low),
         )
 
     parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
     for value, text in _y_ticks(y_low, y_high, log):
-        y = at(0.0, value)[1]
+        y = at(x_low, value)[1]
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{width - right}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
-    ticks, size, unit = _time_ticks(x_high) if x_unit is None else (nice_ticks(0, x_high, 5), 1.0, x_unit)
-    for tick in ticks:
-        x = at(tick, 0.0)[0]
-        text = f"{tick / size:g}" + (f" {unit}" if tick == ticks[-1] else "")
+    for tick, text in _x_ticks(x_low, x_high, x_unit, x_log):
+        x = at(tick, y_low)[0]
         anchor = "end" if x > width - right - 16 else "middle"
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 7}" text-anchor="{anchor}">{text}</text>')
     for curve, points in drawn:
@@ -178,7 +191,19 @@ def line_chart(
         parts.append(f'<path class="line {escape(curve.style)}" d="M{path}"/>')
         if curve.dots:
             parts += [f'<circle class="dot {escape(curve.style)}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+        if curve.name:
+            x, y = places[-1]
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{y - 7:.1f}" text-anchor="end">{escape(curve.name)}</text>'
+            )
     return "".join([*parts, "</svg>"])
+
+
+def _x_ticks(low: float, high: float, unit: str | None, log: bool) -> list[tuple[float, str]]:
+    if log:
+        return [(tick, text + (unit or "")) for tick, text in _y_ticks(low, high, True)]
+    ticks, size, unit = _time_ticks(high) if unit is None else (nice_ticks(0, high, 5), 1.0, unit)
+    return [(tick, f"{tick / size:g}" + (f" {unit}" if tick == ticks[-1] else "")) for tick in ticks]
 
 
 def _y_ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -49,7 +50,11 @@ _FIGURES = (
 
 
 def compare_runs(
-    folders: Sequence[Path], out: Path, view_fn: ViewFn | None = None, truth_fn: TruthFn | None = None
+    folders: Sequence[Path],
+    out: Path,
+    view_fn: ViewFn | None = None,
+    truth_fn: TruthFn | None = None,
+    rows: Path | None = None,
 ) -> None:
     """Write a page with two to four runs side by side, pictures included, as one file.
 
@@ -57,8 +62,9 @@ def compare_runs(
         folders: of the runs, or files of them; what one of them does not have yet is left out.
         out: the page.
         view_fn, truth_fn: for the pictures of held-out views; None leaves them out.
+        rows: of `tools/bench/compressing.py`; what they say of the scene is drawn behind the runs' bytes.
 
-    Raises RunError where a folder is no run, or there are too few or too many of them.
+    Raises RunError where a folder is no run, there are too few or too many of them, or the rows cannot be read.
     """
     if not 2 <= len(folders) <= len(STYLES):
         raise RunError(f"{len(folders)} runs: from 2 to {len(STYLES)} can be compared")
@@ -68,6 +74,7 @@ def compare_runs(
     sections = [
         f"<header>\n<h1>{escape(' and '.join(names))}</h1>\n<p>{_key(names)}</p>\n</header>",
         section("Figures", _figures(names, metrics)),
+        section("What a byte buys", _bytes(runs, metrics, _rows_about(runs[0], rows) if rows else [])),
         section("Course of the training", _curves(runs)),
         section("Held-out views", _views(runs, names, metrics, view_fn, truth_fn)),
         section("Settings that differ", _settings(runs, names)),
@@ -123,6 +130,36 @@ def _value(metrics: dict[str, Any], key: str) -> Any:
     """One figure, None where it is not known; a point leads into a group of figures."""
     group, _, name = key.rpartition(".")
     return ((metrics.get(group) or {}) if group else metrics).get(name)
+
+
+def _rows_about(run: Run, path: Path) -> list[dict[str, Any]]:
+    """Rows about a run's scene at its size, of the longest trainings among them."""
+    try:
+        every = [json.loads(line) for line in path.read_text().splitlines()]
+        about = (run.provenance["scene"]["name"], run.config.data.downscale)
+        own = [row for row in every if (row["scene"], row["downscale"]) == about]
+        steps = max((row["steps"] for row in own), default=0)
+        return [row for row in own if row["steps"] == steps and row["bytes"] and row["psnr"]]
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: holds no rows of tools/bench/compressing.py ({error})") from None
+
+
+def _bytes(runs: Sequence[Run], metrics: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+    """PSNR against bytes: a point for each run, and behind them a curve for each method of the rows."""
+    points = [(one.get("model_bytes"), one.get("psnr")) for one in metrics]
+    if all(n is None or psnr is None for n, psnr in points) or len({n for n, _ in points}) == 1 and not rows:
+        return ""
+    curves = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = sorted((row["bytes"], row["psnr"]) for row in rows if row["method"] == method)
+        curves.append(Curve([n for n, _ in own], [psnr for _, psnr in own], "faint", True, method))
+    curves += [Curve([n], [psnr], style, True) for style, (n, psnr) in zip(STYLES, points, strict=False)]
+    chart = line_chart("PSNR against bytes", curves, x_unit="B", x_log=True)
+    behind = f"<span>behind the runs: {len(rows)} rows of a bench</span>" if rows else ""
+    caption = f"<figcaption><b>Held-out PSNR, dB, by bytes of the model</b>{behind}</figcaption>"
+    return f'<div class="grid2"><figure class="card">{caption}{chart}</figure></div>'
 
 
 def _curves(runs: Sequence[Run]) -> str:

@@ -37,7 +37,7 @@ svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
 .tick{fill:var(--soft);font-size:10.5px}.label{fill:var(--ink);font-size:12px;font-weight:600}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .line.a,.camera.a{stroke:var(--a)}.line.b,.camera.b{stroke:var(--b)}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
-.line.c{stroke:var(--c)}.line.d{stroke:var(--d)}
+.line.c{stroke:var(--c)}.line.d{stroke:var(--d)}.dot.c{fill:var(--c)}.dot.d{fill:var(--d)}.dot.faint{fill:var(--rule)}
 .offset{fill:var(--a);stroke:var(--rule)}
 .line.faint{stroke:var(--a);opacity:.28;stroke-width:1}
 .camera{fill:none;stroke-width:1.1;stroke-linejoin:round;opacity:.8}.camera.b{stroke-width:1.5;opacity:1}

@@ -307,7 +307,7 @@ def compare(words: list[str]) -> int:
     view_fn, truth_fn, reason = pictures_of(arguments.runs)
     if reason:
         say(f"no pictures: {reason}")
-    compare_runs(arguments.runs, arguments.out, view_fn, truth_fn)
+    compare_runs(arguments.runs, arguments.out, view_fn, truth_fn, arguments.rows)
     print(arguments.out)
     return 0
 

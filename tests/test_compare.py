@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_the_page_shows_both(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert "one and two" in page and page.count("<svg") == 4
+    assert "one and two" in page and page.count("<svg") == 5
     assert page.count("data:image/jpeg;base64,") == 3 * 3, "two renders and the truth of three views"
     assert re.search(r"field\.width</code></th><td>32</td><td>64</td>", page)
     assert "train.steps</code>" not in page, "a setting that both share"
@@ -47,7 +48,37 @@ def test_runs_whose_scene_has_gone_are_compared_without_pictures(
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
     assert "no pictures: its scene ball is not at" in capsys.readouterr().err
     page = (tmp_path / "page.html").read_text()
-    assert "base64" not in page and page.count("<svg") == 4
+    assert "base64" not in page and page.count("<svg") == 5
+
+
+def row(**what: object) -> str:
+    return json.dumps({"scene": "ball", "downscale": 1, "steps": 30, "method": "small", **what})
+
+
+def test_other_ways_to_fewer_bytes_stand_behind_the_runs(runs: list[Path], tmp_path: Path) -> None:
+    """A curve for each method that was measured on this scene at this size, of the longest trainings alone."""
+    rows = [row(bytes=n, psnr=10.0 + i) for i, n in enumerate((1000, 30_000, 500_000))]
+    rows += [row(bytes=2000, psnr=9.0, method="binary"), row(bytes=9, psnr=9.0, scene="x", method="other scene")]
+    rows += [row(bytes=9, psnr=9.0, downscale=2, method="smaller"), row(bytes=9, psnr=9.0, steps=3, method="shorter")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    for words, n_dots in (([], 2), (["--rows", str(tmp_path / "rows.jsonl")], 2 + 3 + 1)):
+        assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html"), *words]) == 0
+        page = (tmp_path / "page.html").read_text()
+        chart = page[page.index("by bytes of the model") :].partition("</svg>")[0]
+        assert chart.count("<circle") == n_dots
+        assert (">small</text>" in chart) == (">binary</text>" in chart) == bool(words)
+        assert "other scene" not in page and "smaller" not in chart and "shorter" not in page
+
+
+@pytest.mark.parametrize(("text", "sentence"), [(None, "No such file"), ("{}", "no rows of"), ("x", "no rows of")])
+def test_rows_that_are_none_are_told(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, sentence: str
+) -> None:
+    if text is not None:
+        (tmp_path / "rows.jsonl").write_text(text)
+    words = [*map(str, runs), "--out", str(tmp_path / "page.html"), "--rows", str(tmp_path / "rows.jsonl")]
+    assert main(["compare", *words]) == 1
+    assert sentence in capsys.readouterr().err and not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize(("n", "sentence"), [(1, "1 runs: from 2 to 4"), (5, "5 runs")])
