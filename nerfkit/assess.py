@@ -12,15 +12,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from nerfkit.charts import Rig
 from nerfkit.evaluate import Cost, Setting, metrics_record, score_images
+from nerfkit.fields.bias import active_shares
+from nerfkit.fields.hash import HashField
 from nerfkit.looks import look
-from nerfkit.packed import open_run
+from nerfkit.packed import PackedRun, open_run
 from nerfkit.pictures import View
 from nerfkit.render import Model, Renderer, background_color, render_image
 from nerfkit.report import write_report
 from nerfkit.run import Checkpoint, Run, RunError
+from nerfkit.sampling.stepping import places_in
 from nerfkit.scene import Scene, SceneError, load_scene
 from nerfkit.tiles import Tiles, load, parts_of
 
@@ -149,6 +153,8 @@ def evaluate_run(run: Run, scene: Scene, split: str = "test", views_fn: ViewsFn 
 
     masks = {} if scene.masks is None else {scene.image_names[view]: scene.masks[view] for view in views}
     scores = _with_samples(score_images(pairs(), masks=masks), counts) | {"cells": cells_of(model)}
+    if run.config.field.bias_init and isinstance(model, Model):
+        scores["active_neurons"] = active_neurons(model)
     masked = any(not mask.all() for mask in masks.values())
     setting = Setting(background=background, split=split, split_rule=scene.split_rule, masked=masked)
     record = metrics_record(scores, setting, whole_cost(run), run.config)
@@ -185,6 +191,22 @@ def cells_of(model: Model | Tiles) -> dict[str, Any]:
     }
 
 
+def active_neurons(model: Model, n_places: int = 1 << 14) -> dict[str, dict[str, list[float]]]:
+    """Shares of the hidden neurons that are active, before the training and now, of each network and layer: what
+    `field.bias_init` sets. In the mean over places in occupied cells, seen from anywhere."""
+    cells, generator = model.sampler.cells(), torch.Generator().manual_seed(0)
+    occupied = cells.occupied.reshape(-1).nonzero()[:, 0].cpu()
+    if len(occupied) == 0:
+        return {}
+    picked = occupied[torch.randint(len(occupied), (n_places,), generator=generator)]
+    within = torch.rand(n_places, 3, generator=generator)
+    positions = places_in(picked, within, cells.stepping).to(model.device)
+    rays_d = normalize(torch.randn(n_places, 3, generator=generator), dim=1).to(model.device)
+    untrained = HashField(model.config.field, model.device, model.config.train.seed, model.frame.n_levels)
+    each = {"start": untrained, "end": model.field}
+    return {when: active_shares(field, positions, rays_d) for when, field in each.items()}
+
+
 def _with_samples(scores: dict[str, Any], counts: dict[str, float]) -> dict[str, Any]:
     """Scores with the samples that a ray reached, in the mean of each view and of all of them."""
     per_image = [{**record, "samples_per_ray": counts[record["name"]]} for record in scores["per_image"]]
@@ -203,7 +225,10 @@ def pictures_of(
     if len({run.provenance["scene"]["fingerprint"] for run in runs}) > 1:
         return None, None, "the runs are not of one scene"
     try:
-        seen = {run.path: (scene_of(run), load(run)) for run in runs}
+        # A file does not know where its scene is: the runs beside it do.
+        known = next((run.find_scene() for run in runs if not isinstance(run, PackedRun)), None)
+        packed = {run.path: known if isinstance(run, PackedRun) else None for run in runs}
+        seen = {run.path: (scene_of(run, packed[run.path]), load(run)) for run in runs}
     except (RunError, SceneError) as error:
         return None, None, str(error)
     first = seen[runs[0].path][0]

@@ -53,7 +53,15 @@ def print_record(record: dict[str, Any]) -> None:
         "size": f"model {si(record['model_bytes'])}B, peak memory {si(record['peak_memory_bytes'])}B",
         "device": record["device"],
     }
+    if active := record.get("active_neurons"):
+        rows["active"] = "; ".join(f"{when} {_shares(shares)}" for when, shares in active.items())
     print_table(rows.items())
+
+
+def _shares(shares: dict[str, list[float]]) -> str:
+    """Active neurons of each network's layers."""
+    each = (f"{name.removesuffix('_network')} {', '.join(f'{x:.0%}' for x in own)}" for name, own in shares.items())
+    return " and ".join(each)
 
 
 def print_table(rows: Iterable[tuple[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nerfkit.assess import backdrop, cost_of, evaluate_run, rig_of, scene_of, truth
+from nerfkit.assess import active_neurons, backdrop, cost_of, evaluate_run, rig_of, scene_of, truth
 from nerfkit.charts import si
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
 from nerfkit.looks import look
@@ -150,3 +150,17 @@ def test_the_rig_shows_each_camera_once(toy_capture: Path) -> None:
     assert len(rig.c2w) == len(rig.splits) == 12
     assert [number for number, split in enumerate(rig.splits) if split == "test"] == scene.splits["test"]
     assert rig.fov_x == pytest.approx(np.degrees(0.8), abs=1e-3) and rig.aspect == 1.0
+
+
+def test_active_neurons_are_told_where_a_share_was_asked_for(toy_scene: Path, tmp_path: Path) -> None:
+    """Before and after are alike in a run that was never trained, and are the share that was asked for."""
+    scene = load_scene(toy_scene, DataConfig())
+    config = dataclasses.replace(SMALL, field=dataclasses.replace(SMALL.field, bias_init=0.2, log2_table_size=12))
+    model = new_model(config, scene.frame)
+    model.sampler.load_state_dict({**model.sampler.state_dict(), "values": torch.ones_like(model.sampler.values)})
+    found = active_neurons(model)
+    assert found["start"] == found["end"]
+    for shares in found["start"].values():
+        assert shares[0] == pytest.approx(0.2, abs=0.08)
+    assert "active_neurons" not in evaluate_run(make_run(tmp_path / "plain", scene), scene)
+    assert "active_neurons" in evaluate_run(make_run(tmp_path / "sparse", scene, config), scene)
