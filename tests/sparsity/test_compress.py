@@ -204,7 +204,8 @@ def test_verbs_take_the_file(small_run: Path, scene: Scene, tmp_path: Path, caps
     assert "Held-out views" in page and str(tmp_path) not in page
     film = tmp_path / "a.mp4"
     assert call("render", out, "--scene", scene.root, "--frames", 2, "--out", film) == 0 and film.exists()
-    capsys.readouterr()
+    assert call("compare", small_run, out, "--out", tmp_path / "both.html") == 0
+    assert "no pictures" not in capsys.readouterr().err
     assert call("eval", out) == 1 and "say --scene" in capsys.readouterr().err
 
 
