@@ -137,7 +137,7 @@ def _rows_about(run: Run, path: Path) -> list[dict[str, Any]]:
     try:
         every = [json.loads(line) for line in path.read_text().splitlines()]
         about = (run.provenance["scene"]["name"], run.config.data.downscale)
-        own = [row for row in every if (row["scene"], row["downscale"]) == about]
+        own = [row for row in every if (row["scene"], row["downscale"]) == about and "refused" not in row]
         steps = max((row["steps"] for row in own), default=0)
         return [row for row in own if row["steps"] == steps and row["bytes"] and row["psnr"]]
     except OSError as error:

@@ -38,6 +38,7 @@ from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
 from nerfkit.sparsity.compress import begin
+from nerfkit.sparsity.ratios import PruneError
 from nerfkit.train.loop import fit, model_of
 
 OURS, DENSE = "compress", "dense"
@@ -155,7 +156,7 @@ def main() -> None:
     a = parser.parse_args()
     rows = Rows(a.results)
     if a.table:
-        show(rows.each)
+        show([row for row in rows.each if "psnr" in row])
         return
     for path, seed in [(path, seed) for path in a.scenes for seed in a.seeds]:
         base = from_dict(Config, {**PRESETS[a.preset], "engine": "cpu"})
@@ -170,7 +171,10 @@ def main() -> None:
             rows.add(record("compressing", **what, method=DENSE, budget=0, **found))
         for n_bytes in map(int, a.bytes):
             if not rows.has({**what, "method": OURS, "budget": n_bytes}):
-                found = compressed(trained(scene, base, place), scene, n_bytes, a.share, a.every)
+                try:
+                    found = compressed(trained(scene, base, place), scene, n_bytes, a.share, a.every)
+                except PruneError as error:
+                    found = {"refused": str(error)}
                 rows.add(record("compressing", **what, method=OURS, budget=n_bytes, **found))
         steps = base.train.steps + round(a.share * base.train.steps)
         longer = replace(base, train=replace(base.train, steps=steps))
