@@ -64,6 +64,8 @@ class FieldConfig:
     the more coarsely the further they are, in the manner of mip-NeRF 360. An object alone in its box stays as it is."""
     width: int = 64
     """Neurons of a hidden layer."""
+    color_width: int = 0
+    """The same of the colour network, where it is to have others; 0 gives it as many."""
     density_layers: int = 1
     color_layers: int = 1
     """Hidden layers of the two networks."""
@@ -242,7 +244,7 @@ _POSITIVE = """
 
 _NOT_NEGATIVE = """
     sampler.imbalance_weight sampler.density_weight sampler.render_weight train.align train.offset_weight train.realign
-    train.high_frequency
+    train.high_frequency field.color_width
 """.split()
 
 _SHARES = "field.bias_init train.detail_share train.dropped prune.fraction".split()

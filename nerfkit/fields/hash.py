@@ -63,7 +63,8 @@ class HashField(nn.Module):
         n_geo = config.geo_features
         self.density_network = MLP(n_encoded, config.width, config.density_layers, n_geo, generator)
         n_more = config.head_features if config.head == "deferred" else 0
-        self.color_network = MLP(n_geo + config.sh_degree**2, config.width, config.color_layers, 3 + n_more, generator)
+        n_seen, color_width = n_geo + config.sh_degree**2, config.color_width or config.width
+        self.color_network = MLP(n_seen, color_width, config.color_layers, 3 + n_more, generator)
         self.head = DeferredHead(n_more, config.head_width, generator) if config.head == "deferred" else None
         self.neighbours = SampleHead(self.color_network.sizes) if config.head == "sample" else None
         self.sky = nn.Parameter(torch.zeros(config.sh_degree**2, 3))

@@ -75,11 +75,12 @@ def narrowed(training: Training, width: int) -> Training:
     model = training.model
     if width not in WIDTHS:
         raise PruneError(f"{width} neurons: expected one of {', '.join(map(str, WIDTHS))}, which kernels are fast with")
-    if width >= model.config.field.width:
-        raise PruneError(f"{width} neurons are not fewer than the {model.config.field.width} of this model")
+    before = model.config.field
+    if width >= min(before.width, before.color_width or before.width):
+        raise PruneError(f"{width} neurons are not fewer than the {before.width} of this model")
     if model.field.neighbours is not None:
         raise PruneError("a field with convolutions at each sample keeps its neurons: they are its channels")
-    config = replace(model.config, field=replace(model.config.field, width=width))
+    config = replace(model.config, field=replace(before, width=width, color_width=0))
     field = HashField(config.field, model.device, 0, model.frame.n_levels)
     narrow = Optimizer(field, config.train)
     narrow.n_steps = training.optimizer.n_steps

@@ -17,6 +17,7 @@ from nerfkit.scene.scene import Scene
 from nerfkit.sparsity.again import further
 from nerfkit.sparsity.pruning import Pruning
 from nerfkit.sparsity.search import best_of_random, jackpot, popup
+from nerfkit.sparsity.shape import DEPTHS, search_shapes
 from nerfkit.sparsity.tickets import Control, tickets
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.training import Training
@@ -94,6 +95,16 @@ def random_search(scene: Scene, config: Config, fraction: float) -> Model:
     return model
 
 
+def shape(scene: Scene, config: Config, fraction: float) -> Model:
+    """Widths and a depth with as many weights as are left, found in half of the steps, trained in the other half."""
+    half = config.train.steps // 2
+    found = search_shapes(scene, shorter(config, half // len(DEPTHS)), 1 - fraction)[0]
+    config = replace(shorter(config, half), field=found.field)
+    model = model_of(scene, config)
+    run(scene, config, Training.new(scene, model))
+    return model
+
+
 SEARCHES: dict[str, Search] = {
     "ticket-0": partial(ticket, rewind=0.0),
     "ticket-5": partial(ticket, rewind=0.05),
@@ -103,4 +114,5 @@ SEARCHES: dict[str, Search] = {
     "jackpot-restricted": partial(jackpots, restricted=True),
     "signs": signs,
     "random-search": random_search,
+    "shape": shape,
 }
