@@ -23,6 +23,13 @@ HARMLESS, COLLAPSED = -0.1, -3.0
 _STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Half width of a 95 % interval in standard errors, by the number of seeds (Student's t)."""
 STYLES = ("a", "b", "c", "d")
+_DRAWN = 3
+"""Fractions that make a curve; methods with fewer stand in the table alone."""
+_DENSE = {
+    "noiseless": "There is no noise to be remembered",
+    "unknown": "How much of the error is noise is not known",
+}
+_WHY = {"underfit": "by learning too little, not by remembering noise", "noiseless": "by learning too little"}
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,14 @@ class Verdict:
 
 
 def regime(train_error: float, floor: float) -> str:
-    """What a field has learnt, by its error on noisy pictures and the mean square ``floor`` of their noise.
+    """What a field has learnt, by its error on noisy pictures and the mean square ``floor`` of their noise: 0 where
+    there is none, NaN where nobody knows.
 
-    >>> regime(0.5, 1.0), regime(1.1, 1.0), regime(2.0, 1.0)
-    ('memorising', 'fitting', 'underfit')
+    >>> regime(0.5, 1.0), regime(1.1, 1.0), regime(2.0, 1.0), regime(2.0, 0.0), regime(2.0, float("nan"))
+    ('memorising', 'fitting', 'underfit', 'noiseless', 'unknown')
     """
+    if not floor > 0:
+        return "unknown" if math.isnan(floor) else "noiseless"
     return "memorising" if train_error < 0.8 * floor else "fitting" if train_error <= 1.25 * floor else "underfit"
 
 
@@ -101,20 +111,20 @@ def judge(points: Sequence[Point], floor: float) -> Verdict:
 def sentence(verdict: Verdict) -> str:
     """What a verdict says, for people."""
     gain, half = verdict.gains[verdict.best]
-    spread = f" ± {half:.2f}" if math.isfinite(half) else ", of one seed"
-    first = f"Dense fields are {verdict.regimes[0.0]}. "
+    told = f"{gain:+.2f} ± {half:.2f} dB" if math.isfinite(half) else f"{gain:+.2f} dB of one seed"
+    first = f"{_DENSE.get(verdict.regimes[0.0], f'Dense fields are {verdict.regimes[0.0]}')}. "
     if verdict.helps:
-        first += f"Pruning helps: {gain:+.2f}{spread} dB at {_percent(verdict.best)}"
+        first += f"Pruning helps: {told} at {_percent(verdict.best)}"
     else:
-        first += f"That pruning helps is not shown: at best {gain:+.2f}{spread} dB, at {_percent(verdict.best)}"
+        first += f"That pruning helps is not shown: at best {told}, at {_percent(verdict.best)}"
     first += f"; up to {_percent(verdict.harmless)} it costs nothing. " if verdict.harmless else "; each costs. "
     if verdict.collapse is None:
         return first + "No collapse was found."
     if verdict.memorised:
         return first + f"At {_percent(verdict.collapse)} it collapses while the noise is still learnt, as was claimed."
-    why = verdict.regimes[verdict.collapse]
-    told = {"underfit": "by learning too little, not by remembering noise"}.get(why, f"its fields are {why}")
-    return first + f"At {_percent(verdict.collapse)} it collapses, {told}."
+    regime_there = verdict.regimes[verdict.collapse]
+    why = _WHY.get(regime_there, "for reasons unknown" if regime_there == "unknown" else f"its fields {regime_there}")
+    return first + f"At {_percent(verdict.collapse)} it collapses, {why}."
 
 
 def write_curves(path: Path, title: str, parts: Mapping[str, tuple[float, Mapping[str, Sequence[Point]]]]) -> None:
@@ -122,15 +132,19 @@ def write_curves(path: Path, title: str, parts: Mapping[str, tuple[float, Mappin
     sections = [f"<header>\n<h1>{escape(title)}</h1>\n</header>"]
     for name, (floor, methods) in parts.items():
         verdicts = {method: judge(points, floor) for method, points in methods.items()}
-        styles = {method: STYLES[i % len(STYLES)] for i, method in enumerate(verdicts)}
+        long = [method for method, verdict in verdicts.items() if len(verdict.gains) >= _DRAWN]
+        styles = {method: STYLES[i % len(STYLES)] for i, method in enumerate(long)}
         sections.append(section(escape(name), _charts(methods, styles, floor) + _table(verdicts, styles)))
     with file_aside(path) as aside:
         aside.write_text(page(title, sections), encoding="utf-8")
 
 
 def _charts(methods: Mapping[str, Sequence[Point]], styles: Mapping[str, str], floor: float) -> str:
+    if not styles:
+        return ""
     quality, error = [], []
-    for method, points in methods.items():
+    for method in styles:
+        points = methods[method]
         at = sorted({point.fraction for point in points})
         groups = [[point for point in points if point.fraction == fraction] for fraction in at]
         percent = [100 * fraction for fraction in at]
@@ -154,7 +168,7 @@ def _table(verdicts: Mapping[str, Verdict], styles: Mapping[str, str]) -> str:
     fractions = sorted({fraction for verdict in verdicts.values() for fraction in verdict.gains})
     head = "".join(f"<th>{_percent(fraction)}</th>" for fraction in fractions)
     rows, said = [], []
-    for method, verdict in verdicts.items():
+    for method, verdict in sorted(verdicts.items(), key=lambda one: -max(gain for gain, _ in one[1].gains.values())):
         cells = []
         for fraction in fractions:
             if fraction in verdict.gains:
@@ -163,7 +177,7 @@ def _table(verdicts: Mapping[str, Verdict], styles: Mapping[str, str]) -> str:
             else:
                 cells.append("<td>–</td>")
         rows.append(f"<tr><th>{escape(method)}</th>{''.join(cells)}</tr>")
-        key = f'<span class="key {styles[method]}"></span>'
+        key = f'<span class="key {styles[method]}"></span>' if method in styles else ""
         said.append(f'<p class="note">{key}<b>{escape(method)}</b>: {escape(sentence(verdict))}</p>')
     table = f'<table class="wide"><tr><th>gain over dense, dB</th>{head}</tr>{"".join(rows)}</table>'
     return f'<div class="card" style="margin-top:14px">{table}</div>\n{"".join(said)}'

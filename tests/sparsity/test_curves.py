@@ -55,6 +55,14 @@ def test_what_is_within_the_noise_is_not_called_help() -> None:
     assert not one.helps and "of one seed" in sentence(one)
 
 
+@pytest.mark.parametrize(("floor", "text"), [(0.0, "no noise to be remembered"), (math.nan, "noise is not known")])
+def test_where_there_is_no_noise_or_nobody_knows_it_nothing_is_said_of_it(floor: float, text: str) -> None:
+    verdict = judge(curve(GAINS, FORGOTTEN), floor)
+    said = sentence(verdict)
+    assert text in said and "underfit" not in said and "memorising" not in said and not verdict.memorised
+    assert ("too little" in said) == (floor == 0.0)
+
+
 def test_seeds_are_paired() -> None:
     points = [
         *curve({0.5: 0.5}, {0.0: 1e-3, 0.5: 1e-3}),
@@ -72,4 +80,7 @@ def test_a_page_shows_all_of_it(tmp_path: Path) -> None:
     write_curves(tmp_path / "p.html", "Pruning <fog>", {"fog": (FLOOR, {"erk": points, "uniform": points})})
     page = (tmp_path / "p.html").read_text()
     assert page.count("<svg") == 2 and page.count("<circle") == 16 and "&lt;fog&gt;" in page
+    few = [point for point in points if point.fraction in (0.0, 0.5)]
+    write_curves(tmp_path / "q.html", "Few", {"fog": (FLOOR, {"erk": points, "narrow": few})})
+    assert (tmp_path / "q.html").read_text().count("<circle") == 8, "one fraction is no curve"
     assert page.count("underfit") >= 2 and "95 %" in page and "Pruning helps" in page

@@ -134,7 +134,7 @@ def parts_of(rows: list[dict[str, Any]]) -> dict[str, tuple[float, dict[str, lis
     for row in sorted(done, key=lambda r: (r["scene"], r["views"], r["noise"], r["width"], r["steps"], r["fraction"])):
         about = f", {row['views']} views, noise {row['noise']:g}" if row["views"] else f"/{row['downscale']}"
         name = f"{row['scene']}{about}, {row['width']} neurons, {row['steps']} steps"
-        _, methods = parts.setdefault(name, (row["floor"], {}))
+        _, methods = parts.setdefault(name, (row["floor"] if row["views"] else math.nan, {}))
         slope = math.nan if row["slope"] is None else row["slope"]
         point = Point(row["fraction"], row["seed"], row["psnr"], row["train_error"], slope)
         methods.setdefault(row["method"], []).append(point)
