@@ -8,10 +8,10 @@
 A fixture is a scene of `fixtures.py`; SCENES are folders of others. Networks are pruned, the table is not. Methods are
 the ratios with random masks (uniform, uniform+, er, erk, erk+), criteria with the ratios that they find (snip, grasp,
 synflow) or with their ratios alone (snip-shuffled, ...), magnitude at the end of half a training and then learning on
-(magnitude), little by little (gradual) or exchanged (exchange), neurons (neurons), the searches of `searches.py`, and a
-dense field of fewer neurons with as many weights (narrow). All of them take the same number of steps in all. One JSON
-line a training is appended to RESULTS.jsonl, and what stands there already is not run again. ``--at 0.8`` prints all
-methods at one fraction, the best first.
+(magnitude), little by little (gradual) or exchanged (exchange), neurons (neurons), the searches of `searches.py`, a
+dense field of fewer neurons with as many weights (narrow), and the coarsest levels of the table in place of weights
+(coarse). All of them take the same number of steps in all. One JSON line a training is appended to RESULTS.jsonl, and
+what stands there already is not run again. ``--at 0.8`` prints all methods at one fraction, the best first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 from fixtures import FIXTURES, FLOOR, PRESETS, write
 from record import Rows, record
-from searches import SEARCHES
+from searches import SEARCHES, Coarse
 
 from nerfkit.assess import backdrop, truth
 from nerfkit.config import Config, from_dict
@@ -54,7 +54,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "neurons": {"space": "neurons", "ratio": "uniform"},
     "narrow": {},
 }
-NAMES = (*METHODS, *SEARCHES)
+NAMES = (*METHODS, *SEARCHES, "coarse")
 
 
 def n_weights(config: Config) -> int:
@@ -103,7 +103,9 @@ def train(scene: Scene, config: Config, method: str, fraction: float, n_views: i
         model = SEARCHES[method](scene, config, fraction)
     else:
         model = model_of(scene, config)
-        reports = list(fit(scene, config, model=model, policies=policies_of(config, model.field)))
+        coarse = method == "coarse" and fraction > 0
+        policies = [Coarse(config, fraction, model.field)] if coarse else policies_of(config, model.field)
+        reports = list(fit(scene, config, model=model, policies=policies))
         late = [report.loss for report in reports[-4:]]
         slope = math.log(late[-1] / late[0])
     seconds, background = time.perf_counter() - started, backdrop(scene)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from nerfkit.config import Config, PruneConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.render import Model
@@ -84,6 +86,23 @@ class _Chosen(Pruning):
         if self.masks is None and training.clock.progress(training.model.config) >= CHOSEN_AT:
             masks, _ = best_of_random(training, self._fraction, N_TRIED, self.seed)
             self.put(masks, training)
+        super().before_step(training)
+
+
+class Coarse(Pruning):
+    """The coarsest levels of the table held at zero from the first step on: what photographs share goes, and what can
+    remember each of them stays. Of this a collapse while noise is still learnt was to be expected."""
+
+    def __init__(self, config: Config, fraction: float, field: HashField):
+        super().__init__(PruneConfig(fraction=fraction, space="levels", begin=0.0), field, config.train.seed)
+        self._fraction = fraction
+
+    def before_step(self, training: Training) -> None:
+        """Take them out; hold them."""
+        if self.masks is None:
+            (part,) = self.parts
+            n = part.shape[0]
+            self.put({part.name: torch.arange(n) >= round(self._fraction * n)}, training)
         super().before_step(training)
 
 
