@@ -1,8 +1,8 @@
 """A trained run in a file of as many bytes as one says.
 
-The cells that show stay, entries that they cannot reach go, and the table learns under rounding while the length of
-its steps follows the bytes of the file. How finely a level is rounded, and how readily a number is left out, follows
-from how much the pictures hear of it.
+Cells that show stay, as many as there is room for, entries that they cannot reach go, and the table learns under
+rounding while the length of its steps follows the bytes of the file. How finely a level is rounded, and how readily a
+number is left out, follows from how much the pictures hear of it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from nerfkit.sparsity.again import steps_of, take_up
 from nerfkit.sparsity.criteria import N_BATCHES, error_now, gradients
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.sparsity.rounding import PRICE, BytesFn, Lattice, Rounding
-from nerfkit.sparsity.shown import shown_cells
+from nerfkit.sparsity.shown import cells_within
 from nerfkit.train.loop import fit
 from nerfkit.train.progress import Report
 from nerfkit.train.training import Training
 
 _COARSE = 12.0
 """Steps of a matrix's numbers in their root mean square, at least: every sample passes them."""
+_FOR_CELLS = 0.25
+"""Share of the bytes that cells may take, if there are cells to leave out."""
 _SLACK = 0.03
 """Share of the bytes that may stay unused."""
 LITTLE = 0.03
@@ -85,7 +87,7 @@ def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
     training = take_up(run, scene, steps_of(run, share))
     model = training.model
     config = replace(model.config, sampler=replace(model.config.sampler, kind="grid"), prune=PruneConfig())
-    model = replace(model, sampler=Settled(shown_cells(model, scene)), config=config)
+    model = replace(model, sampler=Settled(cells_within(model, scene, int(_FOR_CELLS * n_bytes))), config=config)
     training, header = replace(training, model=model), header_of(run, config, run.load_checkpoint())
     layout = model.field.grid.layout
     coded = reachable(model.sampler.cells(), layout, config.field.contracted)

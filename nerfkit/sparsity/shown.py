@@ -5,6 +5,7 @@ A cell in which no such ray sees anything need not be written down, and what a n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.coder import Coder
 from nerfkit.kernels.launch import parallel
 from nerfkit.render import Model, render_in_stages
 from nerfkit.scene.scene import Scene
@@ -51,24 +53,52 @@ def shown_samples(model: Model, sampler: Sampler, rays: Rays) -> Seen:
     return Seen(middles, t1 - t0, owners, staged.weights[seen])
 
 
-def shown_cells(model: Model, scene: Scene) -> Cells:
-    """The cells of a model in which rays of the training views see something, and those beside them that it has."""
+def seen_of_cells(model: Model, scene: Scene) -> Float[Tensor, "levels r r r"]:
+    """What rays of the training views see in each cell of a model: the sum of their samples' shares of a colour."""
     pixels, cells = Pixels(scene, model.device), model.sampler.cells()
     generator = torch.Generator().manual_seed(0)
     few = len(pixels) <= _N_RAYS
     picked = torch.arange(len(pixels)) if few else torch.randint(len(pixels), (_N_RAYS,), generator=generator)
-    n_cells = cells.stepping.n_levels * cells.stepping.resolution**3
-    size = cells.stepping.resolution
 
-    def look(part: Tensor) -> Tensor:
+    def look(part: Tensor) -> tuple[Tensor, Tensor]:
         seen = shown_samples(model, cells, pixels.rays(part, model.frame))
-        return cells.index(seen.positions, seen.lengths).unique()
+        return cells.index(seen.positions, seen.lengths), seen.weights
 
-    shown = torch.zeros(n_cells, dtype=torch.bool, device=model.device)
-    for found in parallel(look, list(picked.split(_CHUNK)), model.device):
-        shown[found] = True
-    near = _grown(shown.view(-1, size, size, size))
-    return Cells.of(near & cells.occupied, cells.stepping)
+    size = cells.stepping.resolution
+    total = torch.zeros(cells.stepping.n_levels * size**3, device=model.device)
+    for index, weights in parallel(look, list(picked.split(_CHUNK)), model.device):
+        total.index_add_(0, index, weights)
+    return total.view(-1, size, size, size)
+
+
+def fewer_and_fewer(
+    occupied: Bool[Tensor, "levels r r r"], seen: Float[Tensor, "levels r r r"]
+) -> Iterator[Bool[Tensor, "levels r r r"]]:
+    """Occupied cells in which training views see something, with three, two or one cells about each; then without those
+    in which they see least, first a ten-thousandth of all that there is to see, at last a hundredth."""
+    order = seen.reshape(-1).sort().values.double()
+    below = order.cumsum(0) / order.sum().clamp(min=1e-30)
+    for lost, n_about in ((0.0, 3), (0.0, 2), (0.0, 1), (1e-4, 1), (1e-3, 1), (1e-2, 1)):
+        kept = (seen > 0) & (seen >= order[min(int((below <= lost).sum()), len(order) - 1)])
+        for _ in range(n_about):
+            kept = _grown(kept)
+        yield kept & occupied
+
+
+def cells_within(model: Model, scene: Scene, n_bytes: int) -> Cells:
+    """Of a model's occupied cells those that can be written in so many bytes, or those that take the fewest.
+
+    All of them, if possible: views from elsewhere see what no training view saw. Else those of `fewer_and_fewer`.
+    """
+    cells, tried = model.sampler.cells(), []
+    size = len(Coder().write_cells(cells.occupied.cpu()))
+    if size <= n_bytes:
+        return Cells.of(cells.occupied, cells.stepping)
+    for kept in fewer_and_fewer(cells.occupied, seen_of_cells(model, scene)):
+        tried.append((len(Coder().write_cells(kept.cpu())), kept))
+        if tried[-1][0] <= n_bytes:
+            break
+    return Cells.of(min(tried, key=lambda one: one[0])[1], cells.stepping)
 
 
 def _grown(cells: Bool[Tensor, "levels r r r"]) -> Bool[Tensor, "levels r r r"]:

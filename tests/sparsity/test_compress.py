@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nerfkit.assess import scene_of
 from nerfkit.cli import main
+from nerfkit.kernels.coder import Coder
 from nerfkit.packed import PackedError, open_packed, open_run, strides_of, write_packed
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run, RunError
@@ -23,7 +24,7 @@ from nerfkit.scene.scene import Scene
 from nerfkit.sparsity.compress import Compression, begin
 from nerfkit.sparsity.ratios import PruneError
 from nerfkit.sparsity.rounding import Lattice
-from nerfkit.sparsity.shown import shown_cells
+from nerfkit.sparsity.shown import cells_within, fewer_and_fewer, seen_of_cells
 
 BUDGET = 12_000
 DIGEST = """
@@ -154,14 +155,35 @@ def test_too_few_bytes_are_refused_with_the_least(small_run: Path, scene: Scene)
         begin(Run.open(small_run), scene, 1000, 0.1)
 
 
-def test_cells_that_do_not_show_go_and_the_picture_stays(small_run: Path, scene: Scene) -> None:
+def test_cells_go_as_bytes_get_scarce_and_the_picture_stays(small_run: Path, scene: Scene) -> None:
+    """With room for all of them all stay; without, those go that training views see nothing in, or next to nothing."""
     model = load_model(Run.open(small_run))
-    cells = shown_cells(model, scene)
-    all_ = model.sampler.cells().occupied
-    assert bool((all_ | ~cells.occupied).all()) and 0 < int(cells.occupied.sum()) <= int(all_.sum())
+    occupied, seen = model.sampler.cells().occupied, seen_of_cells(model, scene)
+    assert bool((occupied | (seen == 0)).all()), "nothing is seen in an empty cell"
+    every = len(Coder().write_cells(occupied))
     dense = render_image(model, scene.cameras, 9).rgb
-    trimmed = Model(model.field, Settled(cells), model.frame, model.config, model.device)
-    assert psnr(trimmed, scene, dense) > 40.0
+    for n_bytes in (every, 0):
+        cells = cells_within(model, scene, n_bytes)
+        assert bool((occupied | ~cells.occupied).all())
+        assert len(Coder().write_cells(cells.occupied)) <= every
+        assert float(seen[~cells.occupied].sum() / seen.sum()) <= 0.01
+        trimmed = Model(model.field, Settled(cells), model.frame, model.config, model.device)
+        assert psnr(trimmed, scene, dense) > 20.0
+        assert n_bytes == 0 or torch.equal(cells.occupied, occupied)
+
+
+def test_cells_that_go_are_those_in_which_least_is_seen() -> None:
+    """A bright plane, a dim one, and one with a five-thousandth of all, in a cube where all cells are occupied."""
+    seen = torch.zeros(1, 32, 32, 32)
+    for x, weight in ((4, 1.0), (14, 0.1), (24, 2e-4)):
+        seen[0, x] = weight
+    planes = [
+        set(kept.any(-1).any(-1)[0].nonzero()[:, 0].tolist())
+        for kept in fewer_and_fewer(torch.ones_like(seen, dtype=torch.bool), seen)
+    ]
+    three, two, one = ({x + d for x in (4, 14, 24) for d in range(-n, n + 1)} for n in (3, 2, 1))
+    bright = {3, 4, 5, 13, 14, 15}
+    assert planes == [three, two, one, one, bright, bright]
 
 
 def test_longer_steps_make_a_shorter_file(compression: Compression) -> None:
