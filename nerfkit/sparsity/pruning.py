@@ -21,6 +21,9 @@ from nerfkit.train.training import Policy, Training
 EXCHANGED = 0.3
 """Share of the units that stay which is exchanged at first; it falls along half a cosine (Evci et al. 2020)."""
 
+YOUNG = 0.1
+"""Share of a training before which a field knows so little that what stays of it may be lengthened."""
+
 
 def policies_of(config: Config, field: HashField) -> list[Policy]:
     """What takes part in a training of this config, of that field. Raises PruneError where its units are not there."""
@@ -50,6 +53,16 @@ def draw_masks(training: Training, parts: Sequence[Part], config: PruneConfig, s
     return with_paths(masks, scores, chains_of(field)) if config.space == "weights" else masks
 
 
+def lengthen(field: HashField, masks: Masks) -> None:
+    """Make the weights of each neuron longer by sqrt(n_in / n_left), so that it hears as much from what is left of its
+    inputs as it did from all (Evci et al. 2022, "Gradient Flow in Sparse Neural Networks and How Lottery Tickets Win").
+    Without that a network that knows nothing yet learns slowly, and a capture is fog until it does."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            w = field.get_parameter(name)
+            w.mul_((mask.shape[1] / mask.sum(1, keepdim=True).clamp(min=1)).sqrt().to(w.device))
+
+
 class Pruning:
     """A `Policy` that holds what is pruned at zero: its values, its gradients and their moments."""
 
@@ -72,7 +85,11 @@ class Pruning:
                 # Quickly at first, while all is still easy to learn anew (Zhu and Gupta 2018, equation 1).
                 share = 1.0 - (1.0 - x) ** 3 if config.schedule == "gradual" else 1.0
                 now = replace(config, fraction=config.fraction * share)
-                self.put(draw_masks(training, self.parts, now, self.seed), training)
+                masks = draw_masks(training, self.parts, now, self.seed)
+                young = progress < YOUNG and training.optimizer.n_steps == clock.step
+                if self.masks is None and config.space == "weights" and young:
+                    lengthen(training.model.field, masks)
+                self.put(masks, training)
         self._hold(training.model.field)
 
     def after_step(self, training: Training) -> None:

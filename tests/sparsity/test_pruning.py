@@ -61,6 +61,28 @@ def trained_a_little(scene: Scene) -> Training:
     return training
 
 
+def test_what_stays_of_a_young_network_is_lengthened_and_of_one_that_knows_something_is_not(scene: Scene) -> None:
+    """A neuron hears, in the mean over inputs of one size, as much as before."""
+    for begin, young in ((0.0, True), (0.5, False)):
+        config = pruning(begin=begin, schedule="once")
+        training = Training.new(scene, model_of(scene, config))
+        field, policy = training.model.field, Pruning(config.prune, training.model.field, 0)
+        training.clock.step = training.optimizer.n_steps = round(begin * config.train.steps)
+        before = {name: field.get_parameter(name).detach().clone() for name in sparsity_of(field)}
+        policy.before_step(training)
+        for name, mask in policy.masks.items():
+            n_left = mask.sum(1, keepdim=True)
+            factor = (mask.shape[1] / n_left.clamp(min=1)).sqrt() if young else 1.0
+            torch.testing.assert_close(field.get_parameter(name).detach(), before[name] * mask * factor)
+        again = Training.new(scene, model_of(scene, config))
+        again.optimizer.n_steps = 100  # a run that is taken up
+        policy, w = Pruning(config.prune, again.model.field, 0), again.model.field.density_network.weights[0]
+        own = w.detach().clone()
+        again.clock.step = training.clock.step
+        policy.before_step(again)
+        torch.testing.assert_close(w.detach(), own * policy.masks["density_network.weights.0"])
+
+
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_what_is_pruned_is_zero_and_stays_so(scene: Scene, space: str) -> None:
     field = replace(CONFIG.field, head="deferred", head_width=8)
