@@ -193,9 +193,9 @@ def line_chart(
             parts += [f'<circle class="dot {escape(curve.style)}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
         if curve.name:
             x, y = places[-1]
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{y - 7:.1f}" text-anchor="end">{escape(curve.name)}</text>'
-            )
+            dx, anchor = (-6, "end") if x > width - right - 60 else (6, "start")
+            place = f'x="{x + dx:.1f}" y="{y + 3.5:.1f}" text-anchor="{anchor}"'
+            parts.append(f'<text class="tick" {place}>{escape(curve.name)}</text>')
     return "".join([*parts, "</svg>"])
 
 

@@ -159,7 +159,7 @@ def _bytes(runs: Sequence[Run], metrics: Sequence[dict[str, Any]], rows: Sequenc
     chart = line_chart("PSNR against bytes", curves, x_unit="B", x_log=True)
     behind = f"<span>behind the runs: {len(rows)} rows of a bench</span>" if rows else ""
     caption = f"<figcaption><b>Held-out PSNR, dB, by bytes of the model</b>{behind}</figcaption>"
-    return f'<div class="grid2"><figure class="card">{caption}{chart}</figure></div>'
+    return f'<figure class="card" style="max-width:640px">{caption}{chart}</figure>'
 
 
 def _curves(runs: Sequence[Run]) -> str:
