@@ -18,7 +18,7 @@ from nerfkit.train.training import Training
 RATE = 0.3
 """Learning rates, in units of those of the first training: what is there is to be mended, not learnt anew."""
 ANEW = 1.0
-"""The same where parts are gone, and the others have to learn what those knew: lego with half of its neurons wins 0.15
+"""The same where parts are gone, and the others have to learn what those knew: lego with half of its neurons wins 0.1
 dB by it."""
 
 

@@ -25,10 +25,11 @@ WIDTHS = (8, 16, 32, 48, 64, 96, 128)
 
 NETWORKS = ("density_network", "color_network")
 
-_N_RAYS = 8192
+_N_RAYS, _CHUNK = 8192, 1024
 _SEED = 20
-_RIDGE = 1e-4
-"""Added to the diagonal of the neurons' products, in its mean: of two alike, each says half."""
+_RIDGE = 1e-6
+"""Share of each neuron's own square that is added to it, so that neurons which are alike can be told apart; it does not
+depend on how loud a neuron is, which the weights behind it can undo. Silent ones count as so much of the mean."""
 
 Left = tuple[Int[Tensor, " width"], Float[Tensor, "width n"]]
 """Neurons of a layer that stay, and what all of them said as sums of what these say."""
@@ -39,14 +40,16 @@ def products_of(training: Training) -> dict[str, list[Float[Tensor, "_ _"]]]:
     h_s what its neurons say and w_s the sample's share of its ray's colour."""
     model, pixels = training.model, training.pixels
     generator = torch.Generator().manual_seed(_SEED)
-    rays = pixels.rays(torch.randint(len(pixels), (_N_RAYS,), generator=generator), model.frame)
-    seen = shown_samples(model, model.sampler, rays)
-    with torch.no_grad():
-        said = model.field.layer_by_layer(seen.positions, rays.rays_d[seen.owners])
-    products = {}
-    for name, layers in zip(NETWORKS, said, strict=True):
-        weighted = [(h * seen.weights.sqrt()[:, None]).double().cpu() for h in layers[:-1]]
-        products[name] = [h.t() @ h for h in weighted]
+    products: dict[str, list[Tensor]] = {}
+    for picked in torch.randint(len(pixels), (_N_RAYS,), generator=generator).split(_CHUNK):
+        rays = pixels.rays(picked, model.frame)
+        seen = shown_samples(model, model.sampler, rays)
+        with torch.no_grad():
+            said = model.field.layer_by_layer(seen.positions, rays.rays_d[seen.owners])
+        for name, layers in zip(NETWORKS, said, strict=True):
+            weighted = [(h * seen.weights.sqrt()[:, None]).double().cpu() for h in layers[:-1]]
+            own = [h.t() @ h for h in weighted]
+            products[name] = [a + b for a, b in zip(products[name], own, strict=True)] if name in products else own
     return products
 
 
@@ -56,10 +59,10 @@ def left_after(products: Float[Tensor, "n n"], outgoing: Float[Tensor, "n_out n"
     With G the products and W the outgoing matrix, of neurons S that are still there the sums W_S = W G[:, S] G_SS^-1
     are nearest to W h, and without neuron j of them the mean square error rises by |W_S[:, j]|^2 / (G_SS^-1)_jj.
     """
-    n = len(products)
-    ridge = _RIDGE * products.diagonal().mean().clamp(min=1e-30) * torch.eye(n, dtype=torch.float64)
-    products, handed = products + ridge, outgoing.detach().double().cpu()
-    stay = list(range(n))
+    squares = products.diagonal()
+    squares = squares.clamp(min=_RIDGE * float(squares.mean().clamp(min=1e-30)))
+    products, handed = products + torch.diag(_RIDGE * squares), outgoing.detach().double().cpu()
+    stay = list(range(len(products)))
     while len(stay) > width:
         inverse = torch.linalg.inv(products[stay][:, stay])
         told = handed @ products[:, stay] @ inverse
