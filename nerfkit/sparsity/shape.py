@@ -9,7 +9,6 @@ are those of the narrow ones. Depths are tried in turn, and the one that learns 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -106,11 +105,11 @@ class WidthSearch:
         return max(able)[1]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The logits."""
+        """The logits alone: a search is not interrupted."""
         return {"logits": self.logits.detach()}
 
     def load_state_dict(self, state: dict[str, Tensor], training: Training) -> None:
-        """The inverse of `state_dict`."""
+        """Take the logits, not the weights behind them."""
         with torch.no_grad():
             self.logits.copy_(state["logits"])
 
@@ -140,8 +139,8 @@ class WidthSearch:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search of one depth came to."""
+class Shape:
+    """The networks that a search of one depth came to."""
 
     field: FieldConfig
     """With the widths and the depth that were found."""
@@ -153,7 +152,7 @@ class Found:
 
 def search_shapes(
     scene: Scene, config: Config, share: float, depths: Sequence[tuple[int, int]] = DEPTHS
-) -> list[Found]:
+) -> list[Shape]:
     """The best widths of each depth with a ``share`` in (0, 1] of the multiplications of ``config``'s networks, the
     depth that learnt best first. Each depth takes the steps of a training of ``config``.
 
@@ -171,9 +170,9 @@ def search_shapes(
         search = WidthSearch(model.field, wanted, config.train.seed)
         (*_, last) = fit(scene, wide, model=model, policies=[search])
         width, color_width = search.best()
-        shape = replace(field, width=width, color_width=color_width)
-        cost = multiplications(shape, width, color_width) / wanted * share
-        found.append(Found(shape, cost, last.psnr if math.isfinite(last.psnr) else 0.0))
+        field = replace(field, width=width, color_width=color_width)
+        cost = multiplications(field, width, color_width) / wanted * share
+        found.append(Shape(field, cost, last.psnr))
     if not found:
         raise PruneError(f"a share of {share:g} is too little for networks of {min(WIDTHS)} neurons")
     return sorted(found, key=lambda one: -one.psnr)
