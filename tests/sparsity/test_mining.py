@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import CONFIG
 
 from nerfkit.assess import scene_of
-from nerfkit.config import Config, ConfigError, DataConfig, FieldConfig, SamplerConfig, TrainConfig, check
+from nerfkit.config import ConfigError, DataConfig, TrainConfig, check
 from nerfkit.render import render_rays
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
@@ -20,13 +21,6 @@ from nerfkit.sparsity.mining import Mining
 from nerfkit.sparsity.pruning import policies_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.training import Training
-
-CONFIG = Config(
-    field=FieldConfig(n_levels=4, log2_table_size=9, base_resolution=4, finest_resolution=32, width=16),
-    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, n_probes=1000),
-    train=TrainConfig(steps=12, samples_per_step=4096, report_every=1, warmup_steps=5, seed=3),
-    engine="cpu",
-)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import CONFIG as SMALL
 from torch import Tensor
 
-from nerfkit.config import Config, ConfigError, DataConfig, FieldConfig, PruneConfig, SamplerConfig, TrainConfig, check
+from nerfkit.config import Config, ConfigError, DataConfig, PruneConfig, check
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -22,13 +23,7 @@ from nerfkit.sparsity.spaces import SPACES, parts_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.training import Training
 
-CONFIG = Config(
-    field=FieldConfig(n_levels=4, log2_table_size=9, base_resolution=4, finest_resolution=32, width=16),
-    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, n_probes=1000),
-    train=TrainConfig(steps=12, samples_per_step=4096, report_every=1, warmup_steps=5, seed=3),
-    prune=PruneConfig(fraction=0.8, begin=0.25, every=2, end=0.7),
-    engine="cpu",
-)
+CONFIG = replace(SMALL, prune=PruneConfig(fraction=0.8, begin=0.25, every=2, end=0.7))
 
 
 @pytest.fixture

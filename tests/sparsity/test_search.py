@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import CONFIG as SMALL
 
 from nerfkit.assess import scene_of
-from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.config import DataConfig
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -20,12 +21,7 @@ from nerfkit.sparsity.tickets import Ticket, tickets
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.training import Training
 
-CONFIG = Config(
-    field=FieldConfig(n_levels=4, log2_table_size=9, base_resolution=4, finest_resolution=32, width=16),
-    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, n_probes=1000),
-    train=TrainConfig(steps=10, samples_per_step=4096, report_every=1, warmup_steps=5, seed=3),
-    engine="cpu",
-)
+CONFIG = replace(SMALL, train=replace(SMALL.train, steps=10))
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import CONFIG as SMALL
 
-from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.config import DataConfig, FieldConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
@@ -17,12 +18,7 @@ from nerfkit.sparsity.shape import BAND, WidthSearch, multiplications, search_sh
 from nerfkit.train.loop import model_of
 from nerfkit.train.training import Training
 
-CONFIG = Config(
-    field=FieldConfig(n_levels=4, log2_table_size=9, base_resolution=4, finest_resolution=32),
-    sampler=SamplerConfig(resolution=32, n_steps=64, update_every=4, warmup_steps=12, n_probes=1000),
-    train=TrainConfig(steps=12, samples_per_step=4096, report_every=4, warmup_steps=5),
-    engine="cpu",
-)
+CONFIG = replace(SMALL, field=replace(SMALL.field, width=64))
 
 
 @pytest.fixture
