@@ -62,12 +62,13 @@ def seen_of_cells(model: Model, scene: Scene) -> Float[Tensor, "levels r r r"]:
 
     def look(part: Tensor) -> tuple[Tensor, Tensor]:
         seen = shown_samples(model, cells, pixels.rays(part, model.frame))
-        return cells.index(seen.positions, seen.lengths), seen.weights
+        found, which = cells.index(seen.positions, seen.lengths).unique(return_inverse=True)
+        return found, torch.zeros(len(found), device=model.device).index_add_(0, which, seen.weights)
 
     size = cells.stepping.resolution
     total = torch.zeros(cells.stepping.n_levels * size**3, device=model.device)
-    for index, weights in parallel(look, list(picked.split(_CHUNK)), model.device):
-        total.index_add_(0, index, weights)
+    for found, weights in parallel(look, list(picked.split(_CHUNK)), model.device):
+        total[found] += weights
     return total.view(-1, size, size, size)
 
 
