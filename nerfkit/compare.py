@@ -16,7 +16,7 @@ from nerfkit.aside import file_aside
 from nerfkit.charts import Curve, duration, line_chart, si, smooth
 from nerfkit.config import flat, to_dict
 from nerfkit.evaluate import AnyPicture, to_bytes
-from nerfkit.packed import open_run
+from nerfkit.packed import PackedRun, open_run
 from nerfkit.page import page, section
 from nerfkit.run import Run, RunError
 
@@ -74,7 +74,7 @@ def compare_runs(
     sections = [
         f"<header>\n<h1>{escape(' and '.join(names))}</h1>\n<p>{_key(names)}</p>\n</header>",
         section("Figures", _figures(names, metrics)),
-        section("What a byte buys", _bytes(runs, metrics, _rows_about(runs[0], rows) if rows else [])),
+        section("What a byte buys", _bytes(metrics, _rows_about(runs[0], rows) if rows else [])),
         section("Course of the training", _curves(runs)),
         section("Held-out views", _views(runs, names, metrics, view_fn, truth_fn)),
         section("Settings that differ", _settings(runs, names)),
@@ -96,8 +96,8 @@ def telling_views(metrics: Sequence[dict[str, Any]], n_views: int = 3) -> list[s
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What tells the runs apart: the last part of their folders, or as many parts as it takes."""
-    paths = [run.path.resolve() for run in runs]
+    """What tells the runs apart: the last part of their folders or files, or as many parts as it takes."""
+    paths = [(run.file if isinstance(run, PackedRun) else run.path).resolve() for run in runs]
     for n_parts in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-n_parts:]) for path in paths]
         if len(set(names)) == len(names):
@@ -132,34 +132,34 @@ def _value(metrics: dict[str, Any], key: str) -> Any:
     return ((metrics.get(group) or {}) if group else metrics).get(name)
 
 
-def _rows_about(run: Run, path: Path) -> list[dict[str, Any]]:
-    """Rows about a run's scene at its size, of the longest trainings among them."""
+def _rows_about(run: Run, path: Path) -> list[tuple[str, int, float]]:
+    """Method, bytes and PSNR of the rows about a run's scene at its size, of the longest trainings among them."""
     try:
         every = [json.loads(line) for line in path.read_text().splitlines()]
         about = (run.provenance["scene"]["name"], run.config.data.downscale)
         own = [row for row in every if (row["scene"], row["downscale"]) == about and "refused" not in row]
         steps = max((row["steps"] for row in own), default=0)
-        return [row for row in own if row["steps"] == steps and row["bytes"] and row["psnr"]]
+        return [(row["method"], int(row["bytes"]), float(row["psnr"])) for row in own if row["steps"] == steps]
     except OSError as error:
         raise RunError(f"{path}: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: holds no rows of tools/bench/compressing.py ({error})") from None
 
 
-def _bytes(runs: Sequence[Run], metrics: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+def _bytes(metrics: Sequence[dict[str, Any]], rows: Sequence[tuple[str, int, float]]) -> str:
     """PSNR against bytes: a point for each run, and behind them a curve for each method of the rows."""
     points = [(one.get("model_bytes"), one.get("psnr")) for one in metrics]
-    if all(n is None or psnr is None for n, psnr in points) or len({n for n, _ in points}) == 1 and not rows:
+    if not rows and len({n for n, _ in points}) == 1:
         return ""
     curves = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        own = sorted((row["bytes"], row["psnr"]) for row in rows if row["method"] == method)
+    for method in dict.fromkeys(name for name, _, _ in rows):
+        own = sorted((n, psnr) for name, n, psnr in rows if name == method)
         curves.append(Curve([n for n, _ in own], [psnr for _, psnr in own], "faint", True, method))
     curves += [Curve([n], [psnr], style, True) for style, (n, psnr) in zip(STYLES, points, strict=False)]
     chart = line_chart("PSNR against bytes", curves, x_unit="B", x_log=True)
     behind = f"<span>behind the runs: {len(rows)} rows of a bench</span>" if rows else ""
     caption = f"<figcaption><b>Held-out PSNR, dB, by bytes of the model</b>{behind}</figcaption>"
-    return f'<figure class="card" style="max-width:640px">{caption}{chart}</figure>'
+    return f'<figure class="card" style="max-width:640px">{caption}{chart}</figure>' if chart else ""
 
 
 def _curves(runs: Sequence[Run]) -> str:

@@ -192,7 +192,10 @@ def main() -> None:
     a = parser.parse_args()
     rows = Rows(a.results)
     if a.table or a.page:
-        show(rows.each) if a.at is None else rank(rows.each, a.at)
+        if a.at is None:
+            show(rows.each)
+        else:
+            rank(rows.each, a.at)
         if a.page:
             write_curves(a.page, "What pruning does", parts_of(rows.each))
         return
