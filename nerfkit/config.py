@@ -63,9 +63,8 @@ class FieldConfig:
     """Draw all that lies outside of the innermost box into a shell about it, so that the table describes far things
     the more coarsely the further they are, in the manner of mip-NeRF 360. An object alone in its box stays as it is."""
     width: int = 64
-    """Neurons of a hidden layer."""
     color_width: int = 0
-    """The same of the colour network, where it is to have others; 0 gives it as many."""
+    """Neurons of a hidden layer, and of the colour network's if those are to be others; 0 gives it as many."""
     density_layers: int = 1
     color_layers: int = 1
     """Hidden layers of the two networks."""

@@ -19,6 +19,7 @@ from nerfkit.poses import SceneError
 from nerfkit.render import load_model, new_model, render_image
 from nerfkit.run import Run, RunError
 from nerfkit.scene import Scene, load_scene
+from nerfkit.terminal import print_record
 
 SMALL = Config(
     field=FieldConfig(n_levels=2, log2_table_size=8, finest_resolution=32),
@@ -152,7 +153,9 @@ def test_the_rig_shows_each_camera_once(toy_capture: Path) -> None:
     assert rig.fov_x == pytest.approx(np.degrees(0.8), abs=1e-3) and rig.aspect == 1.0
 
 
-def test_active_neurons_are_told_where_a_share_was_asked_for(toy_scene: Path, tmp_path: Path) -> None:
+def test_active_neurons_are_told_where_a_share_was_asked_for(
+    toy_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Before and after are alike in a run that was never trained, and are the share that was asked for."""
     scene = load_scene(toy_scene, DataConfig())
     config = dataclasses.replace(SMALL, field=dataclasses.replace(SMALL.field, bias_init=0.2, log2_table_size=12))
@@ -163,4 +166,7 @@ def test_active_neurons_are_told_where_a_share_was_asked_for(toy_scene: Path, tm
     for shares in found["start"].values():
         assert shares[0] == pytest.approx(0.2, abs=0.08)
     assert "active_neurons" not in evaluate_run(make_run(tmp_path / "plain", scene), scene)
-    assert "active_neurons" in evaluate_run(make_run(tmp_path / "sparse", scene, config), scene)
+    record = evaluate_run(make_run(tmp_path / "sparse", scene, config), scene)
+    print_record(record)
+    assert "active       start density 2" in capsys.readouterr().out
+    assert record["active_neurons"]["start"] == record["active_neurons"]["end"]
