@@ -13,7 +13,7 @@ from nerfkit.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-QUICK = "--train.samples-per-step 2048 --sampler.resolution 32 --field.log2-table-size 12".split()
+QUICK = "--train.samples-per-step 2048 --sampler.resolution 32 --field.log2-table-size 12 --downscale 4".split()
 
 
 def commands(page: Path) -> list[str]:
@@ -25,12 +25,12 @@ def commands(page: Path) -> list[str]:
 def shortened(verb: str, words: list[str]) -> list[str]:
     """The same with few steps, small pictures and coarse meshes."""
     training = verb == "train" or (verb == "view" and "my-scene" in words)
-    replaced = {"render": {"--size": "24"}, "export": {"--resolution": "48"}}.get(verb, {})
+    replaced = {"render": {"--size": "24"}, "export": {"--resolution": "32"}}.get(verb, {})
     if verb == "render" and "test" not in words:
         replaced["--frames"] = "2"
     if training and "--resume" not in words:
         replaced["--steps"] = "400"
-    for flag in (*replaced, "--time-budget"):
+    for flag in (*replaced, "--time-budget", "--downscale"):
         if flag in words:
             words = words[: words.index(flag)] + words[words.index(flag) + 2 :]
     return [*words, *(word for pair in replaced.items() for word in pair), *(QUICK if "--steps" in replaced else [])]
