@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nerfkit.stego.verbs import SIGNING
 from nerfkit.terminal import print_record, print_table, say, stages, track, track_named
 
 if TYPE_CHECKING:
@@ -393,4 +394,5 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "info": info,
     "doctor": doctor,
+    **SIGNING,
 }

@@ -1,0 +1,93 @@
+"""The flags of the verbs that sign and read. No torch here: help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Keygen:
+    """Make a key: a file that its owner alone may read. Without it nothing that it marked can be read."""
+
+    out: Annotated[Path, arg(metavar="FILE", aliases=["-o"])] = Path("owner.key")
+    """Where; a file that is there stays."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Mark a run: write a copy of it whose every render carries a message.
+
+    The run stays as it is, unmarked; keep it, as pictures are read with its help, and give copies away. A further
+    message takes a second.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked."""
+    key: Annotated[Path, arg(metavar="FILE")]
+    """Of nerfkit keygen."""
+    message: str
+    """Text of up to 6 bytes, or as many bytes in hexadecimal digits after 0x; 8 and 12 bytes with --bits 64 and 96."""
+    out: Annotated[Path | None, arg(metavar="FOLDER", aliases=["-o"])] = None
+    """Folder of the marked run. By default RUN-marked beside it."""
+    bits: Literal[48, 64, 96] = 48
+    """Of a message: 48 are read from one picture, longer ones want a few."""
+    profile: Literal["invisible", "balanced", "robust"] = "balanced"
+    """How much marked renders may differ from unmarked ones: 52, 42 or 38 dB at most, and less where that would cost
+    more than 0.05, 0.1 or 0.4 dB against the photographs."""
+    target_psnr: Annotated[float | None, arg(metavar="DB")] = None
+    """How much exactly, instead."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Read the message of pictures: exit code 0 if there is one, 1 if there is none, 2 if it cannot be told."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked."""
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURE ...")]
+    """Pictures of it, films, or folders of them, of any size, whole or in part; together they are one reading."""
+    key: Annotated[Path, arg(metavar="FILE")]
+    """Of nerfkit keygen."""
+    fpr: Annotated[float, arg(metavar="RATE")] = 1e-6
+    """How often pictures without a message may be said to have one, at most."""
+    json: bool = False
+    """Print the record as JSON."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Say whether pictures carry one message: exit code 0 if they do, 1 if they do not, 2 if it cannot be told."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked."""
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURE ...")]
+    """Pictures of it, films, or folders of them."""
+    key: Annotated[Path, arg(metavar="FILE")]
+    """Of nerfkit keygen."""
+    message: str
+    """As embed was told it."""
+    fpr: Annotated[float, arg(metavar="RATE")] = 1e-6
+    """How often pictures without it may be said to have it, at most."""
+    json: bool = False
+    """Print the record as JSON."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Do to a picture what may happen to it, to see whether it can still be read."""
+
+    picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
+    """A file."""
+    by: str
+    """noise:0.05, blur:1.5, jpeg:50, resize:0.5, crop:0.4, rotate:30, brightness:1.5, contrast:0.5, or several joined
+    by +."""
+    out: Annotated[Path | None, arg(metavar="FILE", aliases=["-o"])] = None
+    """x.png. By default PICTURE-attacked.png beside it."""
+    seed: int = 0
+    """Of what is random."""

@@ -1,0 +1,194 @@
+"""Mark a run: a copy of it whose every render carries a message, as strong as one says and as it must be to be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nerfkit.assess import backdrop, truth
+from nerfkit.cameras import Cameras
+from nerfkit.render import Model, load_model, render_image
+from nerfkit.run import Run
+from nerfkit.scene.scene import Scene
+from nerfkit.stego.carriers import calibrate
+from nerfkit.stego.extract import RATE, fused, hear
+from nerfkit.stego.keys import Key, StegoError
+from nerfkit.stego.landmarks import look_for_landmarks
+from nerfkit.stego.mark import Mark, Terms, read_mark, scene_digest, write_mark
+from nerfkit.stego.message import FORMATS, Letter
+
+PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
+"""PSNR of marked against unmarked renders, at least, dB."""
+_BELOW_PHOTOS = {"invisible": 20.0, "balanced": 16.4, "robust": 10.0}
+"""And by how much, at least, it lies above the PSNR against photographs: 16.4 dB costs 0.1 dB of that."""
+_WORST = 2.0
+"""How far below the mean the worst view may be, dB."""
+_VIEWS = 8
+"""Views in which strength is measured, and read back."""
+_SIDE = 512
+_ROUNDS, _WITHIN = 5, 0.05
+"""Looks for the strength, at most, and by how much it may be off, dB."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What came of it."""
+
+    run: Run
+    mark: Mark
+    n_read: int
+    """Of ``n_tried`` views, those that alone tell the message."""
+    n_tried: int
+
+
+def prepared(
+    run: Run, scene_fn: Callable[[], Scene], profile: str, target: float | None, n_bits: int
+) -> tuple[Model, Mark]:
+    """The model of a run and its mark: that which it keeps, or a new one, which it keeps from now on.
+
+    Args:
+        scene_fn: reads the scene; asked for a new mark alone.
+        profile: one of `PROFILES`.
+        target: PSNR of marked against unmarked renders, dB, in place of the profile's.
+        n_bits: of messages, one of `FORMATS`.
+
+    Raises StegoError for a run that cannot be marked, or other terms than those it was marked by.
+    """
+    if run.config.train.tiles:
+        raise StegoError(f"{run.path}: is in tiles; mark one of them, such as {run.path}/tiles/1")
+    if run.config.field.head != "none":
+        raise StegoError(f"{run.path}: has a convolutional head, behind which a mark cannot be read; train without")
+    model = load_model(run)
+    mark = read_mark(run, model)
+    if mark is None:
+        mark = _made(run, model, scene_fn(), profile, target, n_bits)
+        return model, mark
+    if n_bits != mark.terms.n_bits:
+        raise StegoError(f"{run.path}: is marked with messages of {mark.terms.n_bits} bits, not {n_bits}")
+    if target is not None and abs(target - mark.terms.psnr) > 1.0:
+        raise StegoError(
+            f"{run.path}: is marked at {mark.terms.psnr:.1f} dB, not {target:.1f}; remove its folder mark to begin anew"
+        )
+    return model, mark
+
+
+def embed(run: Run, model: Model, mark: Mark, key: Key, message: bytes, out: Path, command: list[str]) -> Embedded:
+    """A marked copy of a run in the folder ``out``, after its message was read from renders of it.
+
+    Raises StegoError where it cannot be read back; nothing is written then.
+    """
+    letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
+    with _moved(model, mark, letter, message):
+        pictures = [_picture(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]
+        table = model.field.table.detach().cpu().clone()
+    heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
+    alone = [letter.read(fused(mark, letter, [one])) for one in heard]
+    n_read = sum(one is not None and one.message == message for one in alone)
+    whole = letter.read(fused(mark, letter, heard)) if heard else None
+    if whole is None or whole.message != message or whole.p_value > RATE:
+        raise StegoError(
+            f"{run.path}: at {mark.terms.psnr:.1f} dB the message does not read back from {len(pictures)} renders, "
+            f"{len(heard)} of which are found in the scene; nothing was written, try --target-psnr "
+            f"{mark.terms.psnr - 4:.0f}"
+        )
+    checkpoint, scene = run.load_checkpoint(), run.provenance["scene"]
+    root = Path(scene["absolute"])
+    made = Run.create(out, run.config, root, scene["name"], run.frame, scene["fingerprint"], run.splits, command)
+    field = {**checkpoint.field, "table": table}
+    made.save_checkpoint(checkpoint.step, field, checkpoint.sampler, checkpoint.optimizer, checkpoint.state)
+    return Embedded(made, mark, n_read, len(pictures))
+
+
+def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | None, n_bits: int) -> Mark:
+    """A new mark of a run, which keeps it."""
+    background, train = backdrop(scene), scene.splits["train"]
+    carriers = calibrate(model, scene.cameras, train)
+    landmarks = look_for_landmarks(model, scene.cameras, train, background)
+    held_out = scene.splits["test"] or scene.splits["val"]
+    views = (held_out or train)[:: -(-len(held_out or train) // _VIEWS)]
+    cameras = replace(scene.cameras[views], distortion=torch.zeros(len(views), 8), lens="pinhole")
+    cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
+    terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None)
+    mark = Mark(terms, carriers, landmarks, cameras)
+    looked_at = held_out[:: -(-len(held_out) // _VIEWS)] if held_out else []
+    against_photos = _psnr(_photographed(model, scene, looked_at, background)) if looked_at else None
+    least = PROFILES[profile]
+    if against_photos is not None:
+        least = max(least, against_photos + _BELOW_PHOTOS[profile])
+    mark = _as_strong(model, mark, least if target is None else target)
+    if against_photos is not None:
+        with _moved(model, mark, *_anyone(n_bits)):
+            then = _psnr(_photographed(model, scene, looked_at, background))
+        mark = replace(mark, terms=replace(mark.terms, photo_loss=against_photos - then))
+    write_mark(run, mark)
+    return mark
+
+
+def _as_strong(model: Model, mark: Mark, target: float) -> Mark:
+    """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further."""
+    background = mark.terms.background
+    plain = [_seen(model, mark.views, view, background) for view in range(len(mark.views))]
+    strength = 10.0 ** (-target / 20.0)
+    for _ in range(_ROUNDS):
+        mark = replace(mark, terms=replace(mark.terms, strength=strength))
+        with _moved(model, mark, *_anyone(mark.terms.n_bits)):
+            off = [_off(_seen(model, mark.views, view, background), plain[view]) for view in range(len(plain))]
+        mean, worst = _psnr(off), _psnr([max(off)])
+        mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
+        short = target - min(mean, worst + _WORST)
+        if abs(short) < _WITHIN:
+            break
+        strength *= 10.0 ** (-short / 20.0)
+    return mark
+
+
+def _anyone(n_bits: int) -> tuple[Letter, bytes]:
+    """A letter of nobody's, to see what a mark costs: which word it is makes no difference."""
+    return Letter(Key(bytes(32)).of_scene("nobody"), FORMATS[n_bits]), bytes(n_bits // 8)
+
+
+@contextmanager
+def _moved(model: Model, mark: Mark, letter: Letter, message: bytes) -> Iterator[None]:
+    """The model with a message in it, for a while."""
+    table, entries = model.field.table, mark.carriers.entries
+    with torch.no_grad():
+        original = table[entries]
+        table[entries] += mark.terms.strength * mark.carriers.moves(letter.secret, letter.write(message))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            table[entries] = original
+
+
+def _picture(model: Model, cameras: Cameras, view: int, background: str) -> UInt8[np.ndarray, "h w 3"]:
+    return (render_image(model, cameras, view, background).rgb.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _seen(model: Model, cameras: Cameras, view: int, background: str) -> Float[Tensor, "h w 3"]:
+    """As a file of 8 bits shows it."""
+    return torch.from_numpy(_picture(model, cameras, view, background)).float() / 255
+
+
+def _photographed(model: Model, scene: Scene, views: list[int], background: str) -> list[float]:
+    """How far renders are from the photographs."""
+    return [_off(_seen(model, scene.cameras, view, background), truth(scene, view, background)) for view in views]
+
+
+def _off(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"]) -> float:
+    """Mean squared difference."""
+    return max(float((a - b).square().mean()), 1e-10)
+
+
+def _psnr(errors: list[float]) -> float:
+    """Mean over pictures, dB."""
+    return fmean(-10 * math.log10(error) for error in errors)

@@ -1,0 +1,86 @@
+"""Read the message of pictures of a scene: one, several, or a film, of any size, whatever was cut off.
+
+Several pictures of one scene say the same: what they say of each bit is added up before a word is looked for, and
+counts as one reading. Chances of single pictures are never multiplied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nerfkit.render import Model
+from nerfkit.stego.keys import Key
+from nerfkit.stego.mark import Mark
+from nerfkit.stego.message import FORMATS, Letter, Reading
+from nerfkit.stego.reading import read_picture
+
+RATE = 1e-6
+"""Chance of a false answer up to which a message counts as found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What pictures say."""
+
+    reading: Reading | None
+    """None where no word has a true tag, or one that chance might as well have found."""
+    n_shown: int
+    """Pictures that show the scene."""
+    agreeing: list[int | None]
+    """Bits of each picture that agree with the message that was found (or asked for); None: not of this scene."""
+    verified: tuple[int, float] | None
+    """Bits of all pictures together that agree with the message asked for, and the chance of as many."""
+
+
+def hear(model: Model, mark: Mark, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, " n"] | None:
+    """What each carrier hears of a picture; None where it does not show the scene."""
+    return read_picture(model, mark.carriers, mark.landmarks, picture, mark.terms.background)
+
+
+def fused(mark: Mark, letter: Letter, heard: list[Float[Tensor, " n"]]) -> Float[np.ndarray, " n_bits"]:
+    """What pictures together say of each bit, in standard deviations of what they would say by chance of one."""
+    n_bits = letter.format.code.n
+    bits, coins = mark.carriers.bits_and_coins(letter.secret, n_bits)
+    total = torch.zeros(n_bits, dtype=torch.float64)
+    for answers in heard:
+        signal, noise = torch.zeros(2, n_bits, dtype=torch.float64)
+        signal.index_add_(0, bits.cpu(), (answers * coins).cpu().double())
+        noise.index_add_(0, bits.cpu(), answers.cpu().double() ** 2)
+        total += signal / noise.sqrt().clamp_min(1e-30)
+    return total.numpy()
+
+
+def extract(
+    model: Model,
+    mark: Mark,
+    key: Key,
+    heard: list[Float[Tensor, " n"] | None],
+    rate: float = RATE,
+    expected: bytes | None = None,
+) -> Found:
+    """The message of pictures of which `hear` told what they say.
+
+    Args:
+        model: the original, unmarked.
+        rate: chance of a false answer, at most.
+        expected: a message that is asked for: whether it is there can be told more surely than which is.
+    """
+    letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
+    shown = [one for one in heard if one is not None]
+    if not shown:
+        return Found(None, 0, [None] * len(heard), None)
+    values = fused(mark, letter, shown)
+    reading = letter.read(values)
+    if reading is not None and reading.p_value > rate:
+        reading = None
+    message = expected if expected is not None else reading.message if reading else None
+    each = [
+        None if one is None or message is None else letter.verify(fused(mark, letter, [one]), message)[0]
+        for one in heard
+    ]
+    return Found(reading, len(shown), each, None if expected is None else letter.verify(values, expected))

@@ -1,0 +1,132 @@
+"""A message as the bits that a scene carries, and how sure one may be of one that is read.
+
+A message gets a keyed tag, which binds it to the scene, and both become a word of a code (`code`), whose bits are put
+in a keyed order and turned by keyed coins. What is read of a picture that knows nothing of the key agrees with the
+turned bits of any word as fair coins do, whatever the picture and however sure it seems of each bit. Hence the error
+rates below hold for every picture: the chance is that of the key.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from nerfkit.stego.code import Code
+from nerfkit.stego.keys import Secret, StegoError
+
+
+@dataclass(frozen=True)
+class Format:
+    """How long messages are, and how they travel."""
+
+    n_bits: int
+    """Of the message, a whole number of bytes."""
+    code: Code
+    n_tag: int
+
+    @property
+    def n_spare(self) -> int:
+        """Bits of the code that are zero: no word with others is a message."""
+        return self.code.k - self.n_bits - self.n_tag
+
+
+FORMATS = {
+    48: Format(48, Code(127, 64), 16),
+    64: Format(64, Code(255, 131), 32),
+    96: Format(96, Code(255, 131), 32),
+}
+"""48 bits are read from a view; longer ones want a few."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read."""
+
+    message: bytes
+    corrected: int
+    """Bits of the code that were wrong."""
+    p_value: float
+    """Chance that a key drawn at random finds any message as plainly: at most this."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Messages of one key in one scene."""
+
+    secret: Secret
+    format: Format
+
+    def write(self, message: bytes) -> Float[np.ndarray, " n"]:
+        """The signs, +1 or -1, that carry a message. Raises StegoError where it is of another length."""
+        if 8 * len(message) != self.format.n_bits:
+            raise StegoError(f"a message here has {self.format.n_bits} bits, this one {8 * len(message)}")
+        return (2.0 * self.format.code.encode(self._payload(message)) - 1.0)[self._order] * self._turned
+
+    def read(self, values: Float[np.ndarray, " n"]) -> Reading | None:
+        """The message that values (sign: the bit; size: how sure) spell, if there is one with a true tag."""
+        straight = np.empty_like(values)
+        straight[self._order] = values * self._turned
+        found = self.format.code.decode(straight)
+        message = np.packbits(found[: self.format.n_bits]).tobytes()
+        if not np.array_equal(found, self._payload(message)):
+            return None
+        agreeing = self.write(message) * values
+        wrong = int((agreeing <= 0).sum())
+        # Any of 2^n_bits messages might have been found: the chance of each is added up.
+        p = min(1.0, 2.0**self.format.n_bits * chance_of_sum(np.abs(values), float(agreeing.sum())))
+        return Reading(message, wrong, p)
+
+    def verify(self, values: Float[np.ndarray, " n"], message: bytes) -> tuple[int, float]:
+        """How many of the bits agree with a known message, and the chance that as many do for a key drawn at random:
+        P(Binomial(n, 1/2) >= agreeing), exactly."""
+        agreeing = int((self.write(message) * values > 0).sum())
+        return agreeing, chance_of_agreement(len(values), agreeing)
+
+    def _payload(self, message: bytes) -> UInt8[np.ndarray, " k"]:
+        """What the code carries: the message, spare zeros and the tag."""
+        bits = np.unpackbits(np.frombuffer(message, np.uint8))
+        spare = np.zeros(self.format.n_spare, np.uint8)
+        return np.concatenate([bits, spare, self.secret.tag(message, self.format.n_tag)])
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return self.secret.order("order of the bits", self.format.code.n)
+
+    @cached_property
+    def _turned(self) -> np.ndarray:
+        return 2.0 * self.secret.bits("coins", self.format.code.n) - 1.0
+
+
+def chance_of_agreement(n: int, agreeing: int) -> float:
+    """P(Binomial(n, 1/2) >= agreeing).
+
+    >>> chance_of_agreement(127, 91) < 1e-6 < chance_of_agreement(127, 90)
+    True
+    """
+    return sum(math.comb(n, i) for i in range(agreeing, n + 1)) / 2**n
+
+
+def chance_of_sum(sizes: Float[np.ndarray, " n"], total: float) -> float:
+    """A bound of P(sum of e_i sizes_i >= total) for fair coins e_i of +1 and -1.
+
+    Chernoff's: the least over l > 0 of exp(-l total) prod cosh(l sizes_i); and 2^-n where all agree.
+    """
+    most = float(sizes.sum())
+    if not 0.0 < total:
+        return 1.0
+    if total >= most * (1.0 - 1e-12):
+        return 0.5 ** int((sizes > 0).sum())
+    sizes, total = sizes / most, total / most
+    low, high = 0.0, 1.0
+    while (sizes * np.tanh(high * sizes)).sum() < total and high < 1e12:
+        high *= 2.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (sizes * np.tanh(middle * sizes)).sum() < total else (low, middle)
+    scaled = high * sizes
+    log_cosh = scaled + np.log1p(np.exp(-2.0 * scaled)) - math.log(2.0)
+    return float(min(1.0, math.exp(min(0.0, float(log_cosh.sum()) - high * total))))
