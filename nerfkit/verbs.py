@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nerfkit.stego.verbs import SIGNING
+from nerfkit.signing import SIGNING
 from nerfkit.terminal import print_record, print_table, say, stages, track, track_named
 
 if TYPE_CHECKING:
@@ -168,12 +168,13 @@ def prune(words: list[str]) -> int:
         from nerfkit.assess import evaluate_run, scene_of
         from nerfkit.run import Run
         from nerfkit.sparsity.again import Smaller, begin_smaller
+        from nerfkit.stego.embed import with_mark
         from nerfkit.train.loop import fit
 
         run = Run.open(arguments.run)
         scene = scene_of(run, arguments.scene)
         out = arguments.out or run.path.with_name(f"{run.path.name}-pruned")
-        smaller = Smaller(arguments.neurons, settings, arguments.steps)
+        smaller, scene = Smaller(arguments.neurons, settings, arguments.steps), with_mark(run, scene)
         made, training = begin_smaller(run, scene, smaller, out, ["nerfkit", "prune", *words])
         field = training.model.field
         say(f"run {made.path}: {sum(w.numel() for w in field.network_parameters())} weights in the networks")
@@ -202,9 +203,10 @@ def compress(words: list[str]) -> int:
         from nerfkit.packed import open_packed, write_packed
         from nerfkit.run import Run
         from nerfkit.sparsity.compress import begin
+        from nerfkit.stego.embed import with_mark
 
         run = Run.open(arguments.run)
-        compression = begin(run, scene_of(run, arguments.scene), n_bytes, arguments.steps)
+        compression = begin(run, with_mark(run, scene_of(run, arguments.scene)), n_bytes, arguments.steps)
         say(f"rounding at once raises the error of training rays by {100 * compression.lost:.1f} %")
         if train_until_done(compression.learn(), 0.0, lambda seconds: None):
             say("stopped; nothing was written")

@@ -37,12 +37,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("train",),
     ("sparsity", "stego", "lift", "viewer"),
-    ("terminal", "arguments", "session", "verbs", "cli", "__main__"),
+    ("terminal", "arguments", "signing_flags", "signing", "session", "verbs", "cli", "__main__"),
 )
 PLACE = {name: (layer, spot) for layer, names in enumerate(LAYERS) for spot, name in enumerate(names)}
 MAX_FILE, MAX_FUNCTION, MAX_ARGUMENTS = 400, 60, 8
-MAY_PRINT = {"cli.py", "verbs.py", "terminal.py", "train/progress.py"}
-LIGHT = {"__init__.py", "__main__.py", "config.py", "terminal.py", "arguments.py", "verbs.py", "cli.py"}
+MAY_PRINT = {"cli.py", "verbs.py", "signing.py", "terminal.py", "train/progress.py"}
+LIGHT = {
+    "__init__.py",
+    "__main__.py",
+    "config.py",
+    "terminal.py",
+    "arguments.py",
+    "signing_flags.py",
+    "signing.py",
+    "verbs.py",
+    "cli.py",
+}
 HEAVY = {"torch", "numpy", "warp", "cv2", "jaxtyping", "safetensors", "imageio"}
 FORBIDDEN = {"utils", "util", "misc", "common", "helpers"}
 

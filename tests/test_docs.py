@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from nerfkit.cli import main
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 QUICK = "--train.samples-per-step 2048 --sampler.resolution 32 --field.log2-table-size 12 --downscale 4".split()
+
+SHARP = "--train.samples-per-step 8192 --sampler.resolution 64".split()
 
 
 def commands(page: Path) -> list[str]:
@@ -28,6 +31,8 @@ def shortened(verb: str, words: list[str]) -> list[str]:
     replaced = {"render": {"--size": "24"}, "export": {"--resolution": "32"}}.get(verb, {})
     if verb == "render" and "test" not in words:
         replaced["--frames"] = "2"
+    if "runs/marked" in words:  # what is read must be larger
+        replaced = {}
     if training and "--resume" not in words:
         replaced["--steps"] = "400"
     for flag in (*replaced, "--time-budget", "--downscale"):
@@ -49,6 +54,9 @@ def test_every_command_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
         words = shortened(verb, words)
         if verb == "compare":  # with another run, which the page does not make
             assert main(["train", "my-scene", "--out", "runs/other", "--steps", "20", *QUICK]) == 0
+        if verb == "embed":  # of a run in whose renders there is something to be seen
+            shutil.rmtree("runs/mine")
+            assert main(["train", "my-scene", "--out", "runs/mine", "--steps", "600", *SHARP]) == 0
         assert main([verb, *words]) == 0, command
 
 

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from nerfkit.stego.keys import StegoError
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def attacked(picture: Picture, attacks: str, seed: int = 0) -> Picture:

@@ -103,9 +103,30 @@ def embed(run: Run, model: Model, mark: Mark, key: Key, message: bytes, out: Pat
     checkpoint, scene = run.load_checkpoint(), run.provenance["scene"]
     root = Path(scene["absolute"])
     made = Run.create(out, run.config, root, scene["name"], run.frame, scene["fingerprint"], run.splits, command)
+    made.note({"marked": True})
     field = {**checkpoint.field, "table": table}
     made.save_checkpoint(checkpoint.step, field, checkpoint.sampler, checkpoint.optimizer, checkpoint.state)
     return Embedded(made, mark, n_read, len(pictures))
+
+
+def with_mark(run: Run, scene: Scene) -> Scene:
+    """A run's scene as it is to learn on from: of a marked run, with its own renders in place of the photographs.
+
+    Those carry the mark, which the photographs lack: what learnt from them would forget it.
+    """
+    if not run.provenance.get("marked"):
+        return scene
+    model, images = load_model(run), list(scene.images)
+    behind = "black" if scene.has_alpha else backdrop(scene)
+    for view in scene.splits["train"]:
+        seen = render_image(model, scene.cameras, view, behind)
+        if scene.has_alpha:  # straight colours, as those of the photographs
+            rgb = seen.rgb / seen.opacity.clamp_min(1e-3)[..., None]
+            seen_as = torch.cat([rgb, seen.opacity[..., None]], -1)
+        else:
+            seen_as = seen.rgb
+        images[view] = (seen_as.clamp(0, 1) * 255).round().byte().numpy()
+    return replace(scene, images=images)
 
 
 def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | None, n_bits: int) -> Mark:

@@ -92,6 +92,8 @@ class Landmarks:
 
     points: Float[np.ndarray, "n 3"]
     descriptors: UInt8[np.ndarray, "n 128"]
+    focal: float
+    """Focal length of the cameras that the scene was seen through, in units of a picture's longer side."""
 
     def cameras_of(self, picture: UInt8[np.ndarray, "h w 3"]) -> Iterator[Projective]:
         """Cameras that may have taken a picture, if it shows enough of the scene: the likeliest first."""
@@ -105,7 +107,7 @@ class Landmarks:
         likeness, like = (torch.from_numpy(found) @ torch.from_numpy(_unit(self.descriptors)).T).topk(_N_LIKE, 1)
         likeness, like = likeness.numpy(), like.numpy()
         order = np.argsort(self._doubt(likeness, like), kind="stable")
-        for camera in self._searched(pixels, like, likeness > _LIKE, order):
+        for camera in self._searched(pixels, like, likeness > _LIKE, order, size):
             yield camera.scaled(width / size[0], height / size[1])
 
     def _searched(
@@ -114,20 +116,34 @@ class Landmarks:
         like: Int[np.ndarray, "m k"],
         alike: Bool[np.ndarray, "m k"],
         order: Int[np.ndarray, " m"],
+        size: tuple[int, int],
     ) -> Iterator[Projective]:
         """Cameras on which many features agree, by RANSAC among the surest first (as in Chum and Matas 2005)."""
         chance = np.random.default_rng(0)
         for n in _AMONG:
             among = order[:n]
-            points, seen = self.points[like[among, 0]], pixels[among]
+            points, seen = self.points[like[among, 0]].astype(np.float64), pixels[among]
             picks = np.argsort(chance.random((_BATCH, len(among))), 1)[:, :6]
             cameras = [Projective(matrix) for matrix in _direct(points[picks], seen[picks])]
             agreeing = np.array([_agreeing(camera, points, seen, _TOLERANCE).sum() for camera in cameras])
             promising = [i for i in np.argsort(-agreeing, kind="stable")[:_TRIED] if agreeing[i] >= _PROMISING]
-            better = [self._with_more(cameras[i], pixels, like, alike) for i in promising]
+            guesses = [cameras[i] for i in promising] + self._by_known_lens(points, seen, size)
+            better = [self._with_more(camera, pixels, like, alike) for camera in guesses]
             better = [one for one in better if one[1] >= _LEAST]
             if better:
                 yield max(better, key=lambda one: one[1])[0]
+
+    def _by_known_lens(
+        self, points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], size: tuple[int, int]
+    ) -> list[Projective]:
+        """The camera on which most matches agree if the picture is whole: three points tell it, of a plane, too."""
+        focal = self.focal * max(size)
+        inner = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
+        settings = {"iterationsCount": _BATCH, "reprojectionError": 2 * _TOLERANCE, "flags": cv2.SOLVEPNP_AP3P}
+        found, turn, place, agreeing = cv2.solvePnPRansac(points, pixels, inner, None, **settings)
+        if not found or agreeing is None or len(agreeing) < _PROMISING:
+            return []
+        return [Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1))]
 
     def _with_more(
         self, camera: Projective, pixels: np.ndarray, like: np.ndarray, alike: np.ndarray
@@ -159,7 +175,9 @@ class Landmarks:
 
 def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], background: str) -> Landmarks:
     """The landmarks of a model, in renders of some of these views."""
-    points, descriptors = [], []
+    points, descriptors = [np.zeros((0, 3), np.float32)], [np.zeros((0, 128), np.uint8)]
+    longer = torch.maximum(cameras.width, cameras.height)[views]
+    focal = float((cameras.fl_x[views] / longer).median())
     for view in views[:: -(-len(views) // _VIEWS)]:
         factor = min(1.0, _SIDE / max(int(cameras.width[view]), int(cameras.height[view])))
         camera = cameras[[view]].scaled(factor) if factor < 1.0 else cameras[[view]]
@@ -174,9 +192,7 @@ def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], backgro
         places = rays.rays_o + rays.rays_d * seen.distance[at[:, 1], at[:, 0]][:, None]
         points.append(places.numpy()[opaque])
         descriptors.append((found[opaque] * 512).clip(0, 255).round().astype(np.uint8))
-    if not points:
-        return Landmarks(np.zeros((0, 3), np.float32), np.zeros((0, 128), np.uint8))
-    return Landmarks(np.concatenate(points).astype(np.float32), np.concatenate(descriptors))
+    return Landmarks(np.concatenate(points).astype(np.float32), np.concatenate(descriptors), focal)
 
 
 def _features(gray: UInt8[np.ndarray, "h w"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 128"]]:

@@ -75,6 +75,7 @@ def write_mark(run: Run, mark: Mark) -> None:
         "steps": mark.carriers.steps.cpu().float(),
         "points": torch.from_numpy(mark.landmarks.points),
         "descriptors": torch.from_numpy(mark.landmarks.descriptors),
+        "focal": torch.tensor(mark.landmarks.focal, dtype=torch.float64),
         **{f"views.{name}": getattr(mark.views, name).cpu().contiguous() for name in _OF_VIEWS},
     }
     with file_aside(run.path / _FOLDER / _FILE) as aside:
@@ -94,11 +95,11 @@ def read_mark(run: Run, model: Model) -> Mark | None:
         terms = Terms(**body)
         tensors = safetensors.torch.load(Path(path).read_bytes())
         carriers = Carriers(tensors["entries"].long().to(model.device), tensors["steps"].to(model.device))
-        landmarks = Landmarks(tensors["points"].numpy(), tensors["descriptors"].numpy())
+        seen = (tensors["points"].numpy(), tensors["descriptors"].numpy(), float(tensors["focal"]))
         views = Cameras(**{name: tensors[f"views.{name}"] for name in _OF_VIEWS})
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RunError) as error:
         why = str(error) or type(error).__name__
         raise StegoError(f"{path}: the mark cannot be read ({why}); nerfkit embed makes it anew without it") from None
     if terms.scene != scene_digest(model):
         raise StegoError(f"{run.path}: has learnt on since it was marked; remove its folder {_FOLDER} to mark it anew")
-    return Mark(terms, carriers, landmarks, views)
+    return Mark(terms, carriers, Landmarks(*seen), views)

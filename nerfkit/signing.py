@@ -21,7 +21,7 @@ UNTOLD = 2
 def keygen(words: list[str]) -> int:
     """Make a key, with which renders are marked and read."""
     from nerfkit.arguments import parse
-    from nerfkit.stego.arguments import Keygen
+    from nerfkit.signing_flags import Keygen
     from nerfkit.stego.keys import Key
 
     arguments = parse(Keygen, "keygen", words)
@@ -35,7 +35,7 @@ def keygen(words: list[str]) -> int:
 def embed(words: list[str]) -> int:
     """Mark a run: a copy whose every render carries a message."""
     from nerfkit.arguments import parse
-    from nerfkit.stego.arguments import Embed
+    from nerfkit.signing_flags import Embed
     from nerfkit.stego.keys import Key
 
     arguments = parse(Embed, "embed", words)
@@ -84,7 +84,7 @@ def _or_untold(verb: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
 def extract(words: list[str]) -> int:
     """Read the message of pictures of a run, with its error rate."""
     from nerfkit.arguments import parse
-    from nerfkit.stego.arguments import Extract
+    from nerfkit.signing_flags import Extract
 
     arguments = parse(Extract, "extract", words)
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None)
@@ -116,7 +116,7 @@ def extract(words: list[str]) -> int:
 def verify(words: list[str]) -> int:
     """Say whether pictures of a run carry one message."""
     from nerfkit.arguments import parse
-    from nerfkit.stego.arguments import Verify
+    from nerfkit.signing_flags import Verify
 
     arguments = parse(Verify, "verify", words)
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, arguments.message)
@@ -140,7 +140,7 @@ def verify(words: list[str]) -> int:
 def attack(words: list[str]) -> int:
     """Do to a picture what may happen to it on its way."""
     from nerfkit.arguments import parse
-    from nerfkit.stego.arguments import Attack
+    from nerfkit.signing_flags import Attack
 
     arguments = parse(Attack, "attack", words)
     from PIL import Image

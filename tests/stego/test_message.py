@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from nerfkit.stego.keys import Key, StegoError
+from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement, chance_of_sum
+
+
+def letter(number: int = 0, n_bits: int = 48, scene: str = "scene") -> Letter:
+    return Letter(Key(bytes([number]) * 32).of_scene(scene), FORMATS[n_bits])
+
+
+@pytest.mark.parametrize("n_bits", FORMATS)
+def test_what_is_written_is_read(n_bits: int) -> None:
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        message = chance.bytes(n_bits // 8)
+        signs = letter(1, n_bits).write(message)
+        reading = letter(1, n_bits).read(signs * chance.uniform(0.1, 3.0, len(signs)))
+        assert reading.message == message and reading.corrected == 0
+        assert reading.p_value == pytest.approx(2.0**n_bits / 2.0 ** len(signs))
+
+
+def test_another_key_or_scene_reads_nothing() -> None:
+    signs = letter().write(b"secret")
+    assert letter(1).read(signs) is None
+    assert letter(0, scene="another").read(signs) is None
+    assert abs((letter(1).write(b"secret") * signs).sum()) < 60
+
+
+def test_a_message_cannot_be_changed_without_the_key() -> None:
+    """A word of the code with another message in it has not its tag."""
+    one = letter()
+    payload = one._payload(b"secret")
+    payload[3] ^= 1
+    forged = (2.0 * one.format.code.encode(payload) - 1.0)[one._order] * one._turned
+    assert one.read(forged) is None
+
+
+def test_wrong_bits_are_counted() -> None:
+    signs = letter().write(b"secret") * 2.0
+    signs[:7] *= -0.2
+    reading = letter().read(signs)
+    assert (reading.message, reading.corrected) == (b"secret", 7)
+    assert letter().verify(signs, b"secret") == (120, chance_of_agreement(127, 120))
+
+
+def test_the_length_is_checked() -> None:
+    with pytest.raises(StegoError, match="48 bits"):
+        letter().write(b"four")
+
+
+def test_the_bound_holds_and_is_no_idle_one() -> None:
+    """Against the count of all signs of a dozen numbers."""
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        sizes = chance.exponential(size=12)
+        sums = np.array(list(itertools.product([-1.0, 1.0], repeat=12))) @ sizes
+        for share in (0.2, 0.5, 0.8, 0.95):
+            total = share * sizes.sum()
+            exact = float((sums >= total).mean())
+            bound = chance_of_sum(sizes, total)
+            assert exact <= bound * (1 + 1e-9)
+            assert bound <= 30 * exact + 1e-3
+    assert chance_of_sum(np.ones(10), 10.0) == 2.0**-10
+    assert chance_of_sum(np.ones(10), -1.0) == 1.0
+
+
+def test_noise_is_hardly_ever_taken_for_a_message() -> None:
+    """Whatever a picture says of the bits: here it is very sure, and for all keys of the same."""
+    values = np.random.default_rng(0).normal(size=127) * 100
+    p = [r.p_value for r in (letter(i % 256, scene=str(i // 256)).read(values) for i in range(3000)) if r is not None]
+    assert all(value > 1e-6 for value in p)
+    assert math.isclose(chance_of_agreement(5, 0), 1.0)

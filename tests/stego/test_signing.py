@@ -1,0 +1,269 @@
+"""A painted ball is signed, and what is read of its pictures is what was written."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from conftest import ANGLE_X, CENTER, DISTANCE, RADIUS, ball_cameras, frames_of
+from PIL import Image
+from scipy import stats
+
+from nerfkit.cameras import Cameras
+from nerfkit.cli import main
+from nerfkit.render import Model, load_model, render_image
+from nerfkit.run import Run
+from nerfkit.stego.attacks import attacked
+from nerfkit.stego.carriers import gradient_of
+from nerfkit.stego.extract import extract, fused, hear
+from nerfkit.stego.keys import Key
+from nerfkit.stego.mark import Mark, read_mark
+from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
+from nerfkit.types import Rays
+
+SIDE = 160
+
+
+def larger(cameras: Cameras) -> Cameras:
+    """The ball's cameras with more pixels."""
+    return Cameras.pinhole(cameras.c2w, SIDE / 2 / math.tan(ANGLE_X / 2), SIDE, SIDE)
+
+
+def paint_ball(cameras: Cameras, number: int) -> np.ndarray:
+    """RGBA picture, 8 bits: the ball, a colour drawn for each small cube of it."""
+    pixels = cameras.pixel_grid(number).flatten(0, 1)
+    rays = cameras.rays(torch.full((len(pixels),), number), pixels)
+    offset = rays.rays_o - torch.tensor(CENTER)
+    b = (offset * rays.rays_d).sum(-1)
+    inside = b * b - (offset * offset).sum(-1) + RADIUS**2
+    point = offset + (-b - inside.clamp_min(0).sqrt())[:, None] * rays.rays_d
+    cube = (point / 0.13 + 50.5).long()
+    palette = torch.rand(101, 101, 101, 3, generator=torch.Generator().manual_seed(1)) * 0.8 + 0.1
+    rgb = palette[cube[:, 0], cube[:, 1], cube[:, 2]]
+    rgba = torch.cat([rgb, torch.ones_like(rgb[:, :1])], -1) * (inside > 0)[:, None]
+    return (rgba * 255).round().byte().view(SIDE, SIDE, 4).numpy()
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What was made once for all tests; to be read, not written."""
+
+    scene: Path
+    run: Path
+    """Unmarked, with the mark that it keeps."""
+    copy: Path
+    """Marked with `message`."""
+    key: Path
+    message: str
+
+
+@pytest.fixture(scope="session")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    """A run of the painted ball after a short training, and a marked copy of it."""
+    root = tmp_path_factory.mktemp("signed")
+    for split, n, shift in (("train", 16, 0.0), ("test", 4, 0.3)):
+        (root / "ball" / split).mkdir(parents=True)
+        cameras = larger(ball_cameras(n, shift))
+        for number in range(n):
+            imageio.imwrite(root / "ball" / split / f"r_{number}.png", paint_ball(cameras, number))
+        frames = frames_of(cameras, [f"./{split}/r_{number}" for number in range(n)])
+        text = json.dumps({"camera_angle_x": ANGLE_X, "frames": frames})
+        (root / "ball" / f"transforms_{split}.json").write_text(text)
+    field = "--field.n-levels 4 --field.log2-table-size 16 --field.finest-resolution 128 --field.width 32".split()
+    rest = "--engine cpu --train.samples-per-step 8192 --sampler.resolution 64".split()
+    words = ["train", root / "ball", "--out", root / "run", "--steps", 400, "--seed", 3, "--no-eval", *field, *rest]
+    assert main([str(word) for word in words]) == 0
+    key, message = root / "owner.key", "ours"
+    assert main(["keygen", "-o", str(key)]) == 0
+    words = ["embed", root / "run", "--key", key, "--message", message, "-o", root / "copy"]
+    assert main([str(word) for word in words]) == 0
+    return Signed(root / "ball", root / "run", root / "copy", key, message)
+
+
+@pytest.fixture(scope="module")
+def original(signed: Signed) -> tuple[Model, Mark]:
+    run = Run.open(signed.run)
+    model = load_model(run)
+    return model, read_mark(run, model)
+
+
+@pytest.fixture(scope="module")
+def views() -> Cameras:
+    """Cameras that no training and no marking has seen, nearer and further."""
+    cameras = larger(ball_cameras(4, 0.57))
+    center = torch.tensor(CENTER)
+    distances = torch.tensor([0.8, 0.9, 1.1, 1.3])[:, None]
+    c2w = cameras.c2w.clone()
+    c2w[:, :, 3] = center + (c2w[:, :, 3] - center) * distances
+    return cameras.at(c2w)
+
+
+@pytest.fixture(scope="module")
+def renders(signed: Signed, views: Cameras) -> list[np.ndarray]:
+    """8-bit renders of the marked copy."""
+    return pictures_of(load_model(Run.open(signed.copy)), views)
+
+
+def pictures_of(model: Model, cameras: Cameras) -> list[np.ndarray]:
+    each = [render_image(model, cameras, view, "white").rgb for view in range(len(cameras))]
+    return [(rgb.clamp(0, 1) * 255).round().byte().numpy() for rgb in each]
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as error:
+        code = error.code
+    return code, *capsys.readouterr()
+
+
+def test_every_view_tells_the_message(signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray]) -> None:
+    for picture in renders:
+        found = extract(*original, Key.read(signed.key), [hear(*original, picture)])
+        assert found.reading is not None and found.reading.message == b"ours\0\0"
+        assert found.reading.p_value < 1e-15
+
+
+@pytest.mark.parametrize("by", ["jpeg:50", "crop:0.8", "rotate:30", "noise:0.05", "brightness:0.7", "resize:1.5"])
+def test_it_survives_what_happens_to_pictures(
+    signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray], by: str
+) -> None:
+    heard = [hear(*original, attacked(picture, by, seed)) for seed, picture in enumerate(renders)]
+    found = extract(*original, Key.read(signed.key), heard)
+    assert found.reading is not None and found.reading.message == b"ours\0\0"
+
+
+def test_marked_renders_are_as_near_to_unmarked_ones_as_was_said(
+    original: tuple[Model, Mark], renders: list[np.ndarray], views: Cameras
+) -> None:
+    model, mark = original
+    off = [np.square(a / 255.0 - b / 255.0).mean() for a, b in zip(renders, pictures_of(model, views), strict=True)]
+    assert mark.terms.psnr >= 41.9
+    assert -10 * np.log10(np.mean(off)) == pytest.approx(mark.terms.psnr, abs=1.5)
+
+
+def test_densities_stay(signed: Signed, original: tuple[Model, Mark]) -> None:
+    """To first order; what is left moves no surface."""
+    model, copy = original[0], load_model(Run.open(signed.copy))
+    cameras = larger(ball_cameras(2, 0.2))
+    for view in range(2):
+        before, after = (render_image(one, cameras, view, "white") for one in (model, copy))
+        there = before.opacity > 0.9
+        assert float((after.depth - before.depth)[there].abs().median()) < 2e-3 * DISTANCE
+
+
+def test_the_gradient_is_the_matched_filter(original: tuple[Model, Mark]) -> None:
+    """<r, I(entry + step) - I(entry)> of single carriers is what their answer to r says."""
+    model, mark = original
+    cameras = larger(ball_cameras(1, 0.1)).scaled(0.25)
+    pixels = cameras.pixel_grid(0).reshape(-1, 2)
+    rays = cameras.rays(torch.zeros(len(pixels), dtype=torch.long), pixels)
+    upstream = torch.randn(len(pixels), 3, generator=torch.Generator().manual_seed(0))
+    counts = model.render(rays, torch.zeros(len(pixels), 3)).counts
+    inside: Rays = model.frame.model_rays(rays)
+    answers = mark.carriers.answer(gradient_of(model, inside, upstream, counts))
+    table = model.field.table
+    for number in answers.abs().topk(5).indices.tolist():
+        entry, step = mark.carriers.entries[number], mark.carriers.steps[number]
+        shown = []
+        for sign in (0.02, -0.02):
+            with torch.no_grad():
+                kept = table[entry].clone()
+                table[entry] += sign * step
+                shown.append(model.render(rays, torch.zeros(len(pixels), 3)).rgb)
+                table[entry] = kept
+        slope = float(((shown[0] - shown[1]) * upstream).sum()) / 0.04
+        assert slope == pytest.approx(float(answers[number]), rel=0.3, abs=0.1 * float(answers.abs().max()))
+
+
+def test_wrong_keys_hear_fair_coins(original: tuple[Model, Mark], renders: list[np.ndarray]) -> None:
+    """For any picture, a marked one too, agreement with a wrong key's word is binomial: it is the key that is drawn."""
+    heard = [one for one in (hear(*original, picture) for picture in renders) if one is not None]
+    chance = np.random.default_rng(0)
+    agreeing = []
+    for _ in range(300):
+        letter = Letter(Key(chance.bytes(32)).of_scene("s"), FORMATS[48])
+        agreeing.append(letter.verify(fused(original[1], letter, heard), b"secret")[0])
+        assert letter.read(fused(original[1], letter, heard)) is None
+    low, high = (np.array([chance_of_agreement(127, a + d) for a in agreeing]) for d in (1, 0))
+    p = chance.uniform(low, high)  # counts are whole numbers: their chances are made continuous
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert np.mean(agreeing) == pytest.approx(63.5, abs=4 * np.sqrt(127 / 4 / 300))
+
+
+def test_an_unmarked_render_has_no_message(signed: Signed, original: tuple[Model, Mark], views: Cameras) -> None:
+    heard = [hear(*original, picture) for picture in pictures_of(original[0], views)]
+    assert any(one is not None for one in heard)
+    assert extract(*original, Key.read(signed.key), heard).reading is None
+
+
+def test_what_shows_something_else_is_not_of_this_scene(original: tuple[Model, Mark]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    assert hear(*original, noise) is None
+    assert hear(*original, np.full((200, 300, 3), 128, np.uint8)) is None
+
+
+def test_the_command_tells_found_from_absent_from_untold(
+    signed: Signed, renders: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, other = tmp_path / "a.jpg", tmp_path / "other.key"
+    Image.fromarray(renders[0]).save(picture, quality=80)
+    code, out, _ = call(capsys, "extract", signed.run, picture, "--key", signed.key)
+    assert (code, out.strip()) == (0, "ours")
+    code, out, _ = call(capsys, "extract", signed.run, picture, "--key", signed.key, "--json")
+    assert code == 0 and json.loads(out)["message"] == "ours" and json.loads(out)["p_value"] < 1e-15
+    assert call(capsys, "verify", signed.run, picture, "--key", signed.key, "--message", "ours")[0] == 0
+    assert call(capsys, "verify", signed.run, picture, "--key", signed.key, "--message", "mine")[0] == 1
+    assert call(capsys, "keygen", "-o", other)[0] == 0
+    code, out, _ = call(capsys, "extract", signed.run, picture, "--key", other)
+    assert (code, out.strip()) == (1, "absent")
+    for words in (
+        ["extract", signed.run, tmp_path / "none.png", "--key", signed.key],
+        ["extract", signed.run, signed.run / "config.json", "--key", signed.key],
+        ["extract", signed.run, picture, "--key", picture],
+        ["extract", signed.copy, picture, "--key", signed.key],
+        ["extract", tmp_path, picture, "--key", signed.key],
+        ["extract", signed.run, picture, "--key", signed.key, "--fpr", "2"],
+    ):
+        code, out, err = call(capsys, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1), words
+
+
+def test_a_further_message_is_put_in_without_looking_again(
+    signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str], views: Cameras, original: tuple[Model, Mark]
+) -> None:
+    code, _, err = call(
+        capsys, "embed", signed.run, "--key", signed.key, "--message", "0x010203040506", "-o", tmp_path / "second"
+    )
+    assert code == 0 and "looking" not in err
+    heard = [hear(*original, picture) for picture in pictures_of(load_model(Run.open(tmp_path / "second")), views)]
+    assert extract(*original, Key.read(signed.key), heard).reading.message == bytes([1, 2, 3, 4, 5, 6])
+
+
+def test_what_cannot_be_marked_is_one_sentence(
+    signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["--message", "too long for it"],
+        ["--message", "0x12"],
+        ["--message", "ok", "--bits", "64"],
+        ["--message", "ok", "--target-psnr", "30"],
+    ):
+        code, _, err = call(capsys, "embed", signed.run, "--key", signed.key, "-o", tmp_path / "no", *words)
+        assert (code, err.count("\n")) == (2, 1), words
+        assert not (tmp_path / "no").exists()
+
+
+def test_a_copy_says_nothing_of_key_or_message(signed: Signed) -> None:
+    secret = json.loads(signed.key.read_text())["secret"].encode()
+    for file in (path for folder in (signed.copy, signed.run) for path in folder.rglob("*") if path.is_file()):
+        data = file.read_bytes()
+        assert secret not in data and b"ours" not in data, file
+    assert not (signed.copy / "mark").exists()
