@@ -44,10 +44,11 @@ def embed(words: list[str]) -> int:
     from nerfkit.run import Run
     from nerfkit.stego.embed import embed as put
     from nerfkit.stego.embed import prepared
+    from nerfkit.stego.mark import has_mark
 
     run = Run.open(arguments.run)
     out = arguments.out or run.path.with_name(f"{run.path.name}-marked")
-    if not (run.path / "mark").exists():
+    if not has_mark(run):
         say("looking for what can carry a message; this is done once")
     model, mark = prepared(
         run, lambda: scene_of(run, arguments.scene), arguments.profile, arguments.target_psnr, arguments.bits

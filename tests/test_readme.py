@@ -11,12 +11,13 @@ import pytest
 import nerfkit
 from nerfkit.arguments import Compare, Doctor, Eval, Export, Info, Prepare, Render, View, parse, parse_train
 from nerfkit.cli import VERBS
+from nerfkit.signing_flags import Embed, Extract, Keygen
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 KINDS = {"prepare": Prepare, "eval": Eval, "render": Render, "export": Export, "compare": Compare}
-KINDS |= {"info": Info, "view": View, "doctor": Doctor}
+KINDS |= {"info": Info, "view": View, "doctor": Doctor, "keygen": Keygen, "embed": Embed, "extract": Extract}
 
 BLOCKS = re.findall(r"```(?:sh|bash)\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]

@@ -23,7 +23,7 @@ from nerfkit.stego.carriers import calibrate
 from nerfkit.stego.extract import RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
-from nerfkit.stego.mark import Mark, Terms, read_mark, scene_digest, write_mark
+from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, write_mark
 from nerfkit.stego.message import FORMATS, Letter
 
 PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
@@ -53,7 +53,7 @@ class Embedded:
 def prepared(
     run: Run, scene_fn: Callable[[], Scene], profile: str, target: float | None, n_bits: int
 ) -> tuple[Model, Mark]:
-    """The model of a run and its mark: that which it keeps, or a new one, which it keeps from now on.
+    """The model of a run and its mark: that which it keeps, or a new one, which it keeps once a message was read.
 
     Args:
         scene_fn: reads the scene; asked for a new mark alone.
@@ -87,7 +87,7 @@ def embed(run: Run, model: Model, mark: Mark, key: Key, message: bytes, out: Pat
     Raises StegoError where it cannot be read back; nothing is written then.
     """
     letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
-    with _moved(model, mark, letter, message):
+    with moved(model, mark, letter, message):
         pictures = [_picture(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]
         table = model.field.table.detach().cpu().clone()
     heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
@@ -100,6 +100,8 @@ def embed(run: Run, model: Model, mark: Mark, key: Key, message: bytes, out: Pat
             f"{len(heard)} of which are found in the scene; nothing was written, try --target-psnr "
             f"{mark.terms.psnr - 4:.0f}"
         )
+    if not has_mark(run):
+        write_mark(run, mark)
     checkpoint, scene = run.load_checkpoint(), run.provenance["scene"]
     root = Path(scene["absolute"])
     made = Run.create(out, run.config, root, scene["name"], run.frame, scene["fingerprint"], run.splits, command)
@@ -130,12 +132,13 @@ def with_mark(run: Run, scene: Scene) -> Scene:
 
 
 def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | None, n_bits: int) -> Mark:
-    """A new mark of a run, which keeps it."""
+    """A new mark of a run."""
     background, train = backdrop(scene), scene.splits["train"]
     carriers = calibrate(model, scene.cameras, train)
     landmarks = look_for_landmarks(model, scene.cameras, train, background)
     held_out = scene.splits["test"] or scene.splits["val"]
-    views = (held_out or train)[:: -(-len(held_out or train) // _VIEWS)]
+    unseen = held_out if len(held_out) >= _VIEWS // 2 else train
+    views = unseen[:: -(-len(unseen) // _VIEWS)]
     cameras = replace(scene.cameras[views], distortion=torch.zeros(len(views), 8), lens="pinhole")
     cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
     terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None)
@@ -147,10 +150,9 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
         least = max(least, against_photos + _BELOW_PHOTOS[profile])
     mark = _as_strong(model, mark, least if target is None else target)
     if against_photos is not None:
-        with _moved(model, mark, *_anyone(n_bits)):
+        with moved(model, mark, *_anyone(n_bits)):
             then = _psnr(_photographed(model, scene, looked_at, background))
         mark = replace(mark, terms=replace(mark.terms, photo_loss=against_photos - then))
-    write_mark(run, mark)
     return mark
 
 
@@ -161,7 +163,7 @@ def _as_strong(model: Model, mark: Mark, target: float) -> Mark:
     strength = 10.0 ** (-target / 20.0)
     for _ in range(_ROUNDS):
         mark = replace(mark, terms=replace(mark.terms, strength=strength))
-        with _moved(model, mark, *_anyone(mark.terms.n_bits)):
+        with moved(model, mark, *_anyone(mark.terms.n_bits)):
             off = [_off(_seen(model, mark.views, view, background), plain[view]) for view in range(len(plain))]
         mean, worst = _psnr(off), _psnr([max(off)])
         mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
@@ -178,8 +180,8 @@ def _anyone(n_bits: int) -> tuple[Letter, bytes]:
 
 
 @contextmanager
-def _moved(model: Model, mark: Mark, letter: Letter, message: bytes) -> Iterator[None]:
-    """The model with a message in it, for a while."""
+def moved(model: Model, mark: Mark, letter: Letter, message: bytes) -> Iterator[None]:
+    """The model with a message in it, for as long as the block lasts."""
     table, entries = model.field.table, mark.carriers.entries
     with torch.no_grad():
         original = table[entries]

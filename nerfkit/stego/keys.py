@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ class Secret:
 
     def draw(self, purpose: str, n: int) -> UInt8[np.ndarray, " n"]:
         """The first n bytes of this purpose's stream, uniform."""
+        _check_installed()
         from cryptography.hazmat.primitives.ciphers import Cipher
         from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
@@ -109,7 +111,13 @@ class Secret:
         return np.unpackbits(np.frombuffer(found, np.uint8))[:n_bits]
 
 
+def _check_installed() -> None:
+    if find_spec("cryptography") is None:
+        raise StegoError("signing needs the package cryptography: pip install 'nerfkit[sign]'")
+
+
 def _hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    _check_installed()
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 

@@ -41,6 +41,8 @@ _TRIED, _PROMISING = 8, 8
 """Cameras of a batch that are looked at closely: those on which most matches agree, at least so many."""
 _TOLERANCE = 3.0
 """Pixels by which a match may be off while a camera is looked for."""
+_LONGER = (1.0, 1.5, 2.3)
+"""Focal lengths that are tried, in units of that of the scene's cameras."""
 _STIFF = 1e6
 """Price of pixels that are not square: a hundredth is as dear as a hundred matches being off by a pixel."""
 _SQUARE, _SKEWED = 1.2, 0.1
@@ -136,14 +138,19 @@ class Landmarks:
     def _by_known_lens(
         self, points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], size: tuple[int, int]
     ) -> list[Projective]:
-        """The camera on which most matches agree if the picture is whole: three points tell it, of a plane, too."""
-        focal = self.focal * max(size)
-        inner = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
+        """Cameras on which most matches agree if the picture is whole, or a part that is not seen very aslant.
+
+        Three points tell them, of a plane, too. What was cut off makes the lens seem longer.
+        """
+        found = []
         settings = {"iterationsCount": _BATCH, "reprojectionError": 2 * _TOLERANCE, "flags": cv2.SOLVEPNP_AP3P}
-        found, turn, place, agreeing = cv2.solvePnPRansac(points, pixels, inner, None, **settings)
-        if not found or agreeing is None or len(agreeing) < _PROMISING:
-            return []
-        return [Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1))]
+        for longer in _LONGER:
+            focal = longer * self.focal * max(size)
+            inner = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
+            good, turn, place, agreeing = cv2.solvePnPRansac(points, pixels, inner, None, **settings)
+            if good and agreeing is not None and len(agreeing) >= _PROMISING:
+                found.append(Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1)))
+        return found
 
     def _with_more(
         self, camera: Projective, pixels: np.ndarray, like: np.ndarray, alike: np.ndarray

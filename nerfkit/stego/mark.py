@@ -68,6 +68,11 @@ def scene_digest(model: Model) -> str:
     return digest(b"".join(parts))
 
 
+def has_mark(run: Run) -> bool:
+    """Whether a run keeps a mark."""
+    return (run.path / _FOLDER / "mark.json").exists()
+
+
 def write_mark(run: Run, mark: Mark) -> None:
     """Keep a mark with its run."""
     tensors = {
@@ -86,7 +91,7 @@ def write_mark(run: Run, mark: Mark) -> None:
 def read_mark(run: Run, model: Model) -> Mark | None:
     """The mark that a run keeps; None where it was never marked. Raises StegoError where it is not of this model."""
     path = run.path / _FOLDER / _FILE
-    if not (run.path / _FOLDER / "mark.json").exists():
+    if not has_mark(run):
         return None
     try:
         body = run.read_json(f"{_FOLDER}/mark.json")
