@@ -40,7 +40,10 @@ _LEAST_SEEN = 0.5
 """Rays of the calibration that see an entry, at least, together."""
 _VIEWS, _SIDE = 32, 128
 """Views and pixels across, of which the calibration looks at these at most."""
-_CHUNK = 16384
+_FEW = 2048
+"""Rays of the calibration that are looked at together: stage by stage, all samples before a surface are held."""
+_ROOM = 1 << 17
+"""Samples of the rays that are heard together; always room for as many, as memory of each size is kept."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,14 @@ def gradient_of(
     """The table's gradient of <upstream, colours of the rays> (model coordinates), which reach ``counts`` samples."""
     table = model.field.table
     total = torch.zeros_like(table)
-    for part in torch.arange(len(rays), device=model.device).split(_CHUNK):
+    # Parts of half of the room, by the samples; the last ray of one may go beyond.
+    number = (counts.long() + 1).cumsum(0) // (_ROOM // 2)
+    sizes = number.unique_consecutive(return_counts=True)[1].tolist()
+    for part in torch.arange(len(rays), device=model.device).split(sizes):
         some = rays[part]
         zero, half = torch.zeros(len(part), 3, device=model.device), torch.full((len(part),), 0.5, device=model.device)
         table.grad = None
-        capacity = int(counts[part].sum()) + len(part)
-        seen = render_rays(model.field, model.sampler, some, zero, half, capacity=capacity)
+        seen = render_rays(model.field, model.sampler, some, zero, half, capacity=_ROOM)
         (seen.rgb * upstream[part]).sum().backward()
         if table.grad is not None:
             total += table.grad
@@ -102,7 +107,7 @@ def calibrate(model: Model, cameras: Cameras, views: list[int]) -> Carriers:
         pixels = cameras.pixel_grid(view)[stride // 2 :: stride, stride // 2 :: stride].reshape(-1, 2)
         rays = model.frame.model_rays(cameras.rays(torch.full((len(pixels),), view), pixels)).to(model.device)
         across = float(cameras.fl_x[view]) / int(cameras.width[view])
-        for part in torch.arange(len(rays), device=model.device).split(_CHUNK):
+        for part in torch.arange(len(rays), device=model.device).split(_FEW):
             weight, near = _look(model, rays[part], bright, dense, seen)
             nearness, reach = nearness + near * across, reach + weight
     widths = [nearness / max(reach, 1e-9) / scale for scale in layout.scales]
