@@ -221,7 +221,7 @@ def _read(
     for name, picture in pictures_of(list(paths)):
         names.append(name)
         heard.append(hear(model, mark, picture))
-    return mark, names, read(model, mark, key, heard, rate, message)
+    return mark, names, read(mark, key, heard, rate, message)
 
 
 def _pictures(names: list[str], found: Found, mark: Mark) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class Embed:
     bits: Literal[48, 64, 96] = 48
     """Of a message: 48 are read from one picture, longer ones want a few."""
     profile: Literal["invisible", "balanced", "robust"] = "balanced"
-    """How much marked renders may differ from unmarked ones: 52, 42 or 38 dB at most, and less where that would cost
-    more than 0.05, 0.1 or 0.4 dB against the photographs."""
+    """How near marked renders stay to unmarked ones: 52, 42 or 38 dB at least, and nearer where that would cost more
+    than 0.05, 0.1 or 0.4 dB against the photographs."""
     target_psnr: Annotated[float | None, arg(metavar="DB")] = None
     """How much exactly, instead."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None

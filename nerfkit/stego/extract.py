@@ -56,7 +56,6 @@ def fused(mark: Mark, letter: Letter, heard: list[Float[Tensor, " n"]]) -> Float
 
 
 def extract(
-    model: Model,
     mark: Mark,
     key: Key,
     heard: list[Float[Tensor, " n"] | None],
@@ -66,7 +65,6 @@ def extract(
     """The message of pictures of which `hear` told what they say.
 
     Args:
-        model: the original, unmarked.
         rate: chance of a false answer, at most.
         expected: a message that is asked for: whether it is there can be told more surely than which is.
     """

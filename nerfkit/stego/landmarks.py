@@ -45,8 +45,6 @@ _LONGER = (1.0, 1.5, 2.3)
 """Focal lengths that are tried, in units of that of the scene's cameras."""
 _STIFF = 1e6
 """Price of pixels that are not square: a hundredth is as dear as a hundred matches being off by a pixel."""
-_SQUARE, _SKEWED = 1.2, 0.1
-"""Ratio of a pixel's sides, and cosine of the angle between them, up to which a camera is plausible."""
 _LEAST = 12
 """Matches that have to agree on a camera. Of wrong ones, seven hardly ever agree."""
 
@@ -73,16 +71,6 @@ class Projective:
         forward = torch.nn.functional.normalize(torch.from_numpy(self.matrix[2, :3].copy()), dim=0).float()
         return Rays(eye.expand(len(pixels), 3).contiguous(), directions, directions @ forward)
 
-    @property
-    def is_plausible(self) -> bool:
-        """Whether a pinhole took the picture, before it was cut, turned or scaled: its pixels are about square."""
-        # The Gram matrix of the rows of K R is K K^T; from it, for K upper triangular, the last row first.
-        a, b, c = self.matrix[:, :3] / np.linalg.norm(self.matrix[2, :3])
-        x, y = a - (a @ c) * c, b - (b @ c) * c
-        across, down = np.linalg.norm(x), np.linalg.norm(y)
-        square = max(across, down) < _SQUARE * min(across, down) and abs(x @ y) < _SKEWED * across * down
-        return bool(square and np.linalg.det(np.stack([a, b, c])) > 0)
-
     def scaled(self, x: float, y: float) -> Projective:
         """The camera of the picture resized by these factors."""
         return Projective(np.diag([x, y, 1.0]) @ self.matrix)
@@ -106,7 +94,7 @@ class Landmarks:
         pixels, found = _features(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY))
         if min(len(pixels), len(self.points)) < _LEAST:
             return
-        likeness, like = (torch.from_numpy(found) @ torch.from_numpy(_unit(self.descriptors)).T).topk(_N_LIKE, 1)
+        likeness, like = (torch.from_numpy(found) @ self._directions.T).topk(_N_LIKE, 1)
         likeness, like = likeness.numpy(), like.numpy()
         order = np.argsort(self._doubt(likeness, like), kind="stable")
         for camera in self._searched(pixels, like, likeness > _LIKE, order, size):
@@ -174,6 +162,11 @@ class Landmarks:
         apart = np.sqrt(np.maximum(2.0 - 2.0 * likeness, 0.0))
         elsewhere = np.linalg.norm(self.points[like] - self.points[like[:, :1]], axis=2) > _SAME * self._size
         return apart[:, 0] / np.where(elsewhere, apart, 2.0).min(1)
+
+    @cached_property
+    def _directions(self) -> Float[Tensor, "n 128"]:
+        """Descriptors of length one: their products are cosines."""
+        return torch.from_numpy(_unit(self.descriptors))
 
     @cached_property
     def _size(self) -> float:

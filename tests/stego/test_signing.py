@@ -126,7 +126,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
 
 def test_every_view_tells_the_message(signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray]) -> None:
     for picture in renders:
-        found = extract(*original, Key.read(signed.key), [hear(*original, picture)])
+        found = extract(original[1], Key.read(signed.key), [hear(*original, picture)])
         assert found.reading is not None and found.reading.message == b"ours\0\0"
         assert found.reading.p_value < 1e-15
 
@@ -136,7 +136,7 @@ def test_it_survives_what_happens_to_pictures(
     signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray], by: str
 ) -> None:
     heard = [hear(*original, attacked(picture, by, seed)) for seed, picture in enumerate(renders)]
-    found = extract(*original, Key.read(signed.key), heard)
+    found = extract(original[1], Key.read(signed.key), heard)
     assert found.reading is not None and found.reading.message == b"ours\0\0"
 
 
@@ -201,7 +201,7 @@ def test_wrong_keys_hear_fair_coins(original: tuple[Model, Mark], renders: list[
 def test_an_unmarked_render_has_no_message(signed: Signed, original: tuple[Model, Mark], views: Cameras) -> None:
     heard = [hear(*original, picture) for picture in pictures_of(original[0], views)]
     assert any(one is not None for one in heard)
-    assert extract(*original, Key.read(signed.key), heard).reading is None
+    assert extract(original[1], Key.read(signed.key), heard).reading is None
 
 
 def test_what_shows_something_else_is_not_of_this_scene(original: tuple[Model, Mark]) -> None:
@@ -244,7 +244,7 @@ def test_a_further_message_is_put_in_without_looking_again(
     )
     assert code == 0 and "looking" not in err
     heard = [hear(*original, picture) for picture in pictures_of(load_model(Run.open(tmp_path / "second")), views)]
-    assert extract(*original, Key.read(signed.key), heard).reading.message == bytes([1, 2, 3, 4, 5, 6])
+    assert extract(original[1], Key.read(signed.key), heard).reading.message == bytes([1, 2, 3, 4, 5, 6])
 
 
 def test_what_cannot_be_marked_is_one_sentence(

@@ -57,7 +57,7 @@ ATTACKS = (
     "contrast:1.5",
     "noise:0.05+crop:0.7+jpeg:50",
 )
-"""Those of notes on the protocol, literally."""
+"""What happens to pictures, of strengths from mild to brutal; see `nerfkit.stego.attacks`."""
 
 
 def held_out(scene: Scene, n: int, size: int, seed: int) -> Cameras:
