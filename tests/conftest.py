@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -23,28 +23,33 @@ DISTANCE = 3.0
 CENTER = (0.3, -0.2, 0.1)
 
 
-def ball_cameras(n: int, shift: float = 0.0) -> Cameras:
-    """Cameras on two rings round the ball."""
+def ball_cameras(n: int, shift: float = 0.0, size: int = SIZE) -> Cameras:
+    """Cameras on two rings round the ball, with pictures of so many pixels a side."""
     turn = (torch.arange(n) + shift) / n * math.tau
     height = torch.where(torch.arange(n) % 2 == 0, 0.6, -0.3)
     level = torch.cos(height)
     around = torch.stack([torch.cos(turn) * level, torch.sin(turn) * level, torch.sin(height)], -1)
     center = torch.tensor(CENTER)
     c2w = look_at(center + DISTANCE * around, center.expand(n, 3), torch.tensor([0.0, 0.0, 1.0]))
-    return Cameras.pinhole(c2w, SIZE / 2 / math.tan(ANGLE_X / 2), SIZE, SIZE)
+    return Cameras.pinhole(c2w, size / 2 / math.tan(ANGLE_X / 2), size, size)
 
 
-def draw_ball(cameras: Cameras, number: int) -> np.ndarray:
-    """RGBA picture, 8 bits: colour is a smooth function of the point on the ball."""
+def wave(point: torch.Tensor) -> torch.Tensor:
+    """RGB of points about the ball's centre: smooth."""
+    return 0.5 + 0.5 * torch.sin(4 * point / RADIUS + torch.tensor([0.0, 1.0, 2.0]))
+
+
+def draw_ball(cameras: Cameras, number: int, paint: Callable[[torch.Tensor], torch.Tensor] = wave) -> np.ndarray:
+    """RGBA picture, 8 bits: colour is a function of the point on the ball."""
     pixels = cameras.pixel_grid(number).flatten(0, 1)
     rays = cameras.rays(torch.full((len(pixels),), number), pixels)
     offset = rays.rays_o - torch.tensor(CENTER)
     b = (offset * rays.rays_d).sum(-1)
     inside = b * b - (offset * offset).sum(-1) + RADIUS**2
     point = offset + (-b - inside.clamp_min(0).sqrt())[:, None] * rays.rays_d
-    rgb = 0.5 + 0.5 * torch.sin(4 * point / RADIUS + torch.tensor([0.0, 1.0, 2.0]))
+    rgb = paint(point)
     rgba = torch.cat([rgb, torch.ones_like(rgb[:, :1])], -1) * (inside > 0)[:, None]
-    return (rgba * 255).round().byte().view(SIZE, SIZE, 4).numpy()
+    return (rgba * 255).round().byte().view(int(cameras.height[number]), int(cameras.width[number]), 4).numpy()
 
 
 def frames_of(cameras: Cameras, names: list[str]) -> list[dict]:
@@ -54,14 +59,16 @@ def frames_of(cameras: Cameras, names: list[str]) -> list[dict]:
     return [{"file_path": name, "transform_matrix": [*pose, bottom]} for name, pose in zip(names, poses, strict=True)]
 
 
-def write_ball(folder: Path) -> Path:
-    """Write a Blender-synthetic folder ``ball``: 8 views to train on and 4 to test, 32x32 RGBA."""
+def write_ball(
+    folder: Path, n_train: int = 8, size: int = SIZE, paint: Callable[[torch.Tensor], torch.Tensor] = wave
+) -> Path:
+    """Write a Blender-synthetic folder ``ball``: so many square RGBA views to train on, and 4 to test."""
     root = folder / "ball"
-    for split, n, shift in (("train", 8, 0.0), ("test", 4, 0.3)):
+    for split, n, shift in (("train", n_train, 0.0), ("test", 4, 0.3)):
         (root / split).mkdir(parents=True)
-        cameras = ball_cameras(n, shift)
+        cameras = ball_cameras(n, shift, size)
         for number in range(n):
-            imageio.imwrite(root / split / f"r_{number}.png", draw_ball(cameras, number))
+            imageio.imwrite(root / split / f"r_{number}.png", draw_ball(cameras, number, paint))
         frames = frames_of(cameras, [f"./{split}/r_{number}" for number in range(n)])
         text = json.dumps({"camera_angle_x": ANGLE_X, "frames": frames})
         (root / f"transforms_{split}.json").write_text(text)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import ANGLE_X, CENTER, DISTANCE, RADIUS, ball_cameras, frames_of
+from conftest import CENTER, DISTANCE, ball_cameras, write_ball
 from PIL import Image
 from scipy import stats
 
@@ -30,24 +28,11 @@ from nerfkit.types import Rays
 SIDE = 160
 
 
-def larger(cameras: Cameras) -> Cameras:
-    """The ball's cameras with more pixels."""
-    return Cameras.pinhole(cameras.c2w, SIDE / 2 / math.tan(ANGLE_X / 2), SIDE, SIDE)
-
-
-def paint_ball(cameras: Cameras, number: int) -> np.ndarray:
-    """RGBA picture, 8 bits: the ball, a colour drawn for each small cube of it."""
-    pixels = cameras.pixel_grid(number).flatten(0, 1)
-    rays = cameras.rays(torch.full((len(pixels),), number), pixels)
-    offset = rays.rays_o - torch.tensor(CENTER)
-    b = (offset * rays.rays_d).sum(-1)
-    inside = b * b - (offset * offset).sum(-1) + RADIUS**2
-    point = offset + (-b - inside.clamp_min(0).sqrt())[:, None] * rays.rays_d
+def patches(point: torch.Tensor) -> torch.Tensor:
+    """RGB of points: one drawn for each small cube, so that there are corners to be found again."""
     cube = (point / 0.13 + 50.5).long()
     palette = torch.rand(101, 101, 101, 3, generator=torch.Generator().manual_seed(1)) * 0.8 + 0.1
-    rgb = palette[cube[:, 0], cube[:, 1], cube[:, 2]]
-    rgba = torch.cat([rgb, torch.ones_like(rgb[:, :1])], -1) * (inside > 0)[:, None]
-    return (rgba * 255).round().byte().view(SIDE, SIDE, 4).numpy()
+    return palette[cube[:, 0], cube[:, 1], cube[:, 2]]
 
 
 @dataclass(frozen=True)
@@ -67,14 +52,7 @@ class Signed:
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
     """A run of the painted ball after a short training, and a marked copy of it."""
     root = tmp_path_factory.mktemp("signed")
-    for split, n, shift in (("train", 16, 0.0), ("test", 4, 0.3)):
-        (root / "ball" / split).mkdir(parents=True)
-        cameras = larger(ball_cameras(n, shift))
-        for number in range(n):
-            imageio.imwrite(root / "ball" / split / f"r_{number}.png", paint_ball(cameras, number))
-        frames = frames_of(cameras, [f"./{split}/r_{number}" for number in range(n)])
-        text = json.dumps({"camera_angle_x": ANGLE_X, "frames": frames})
-        (root / "ball" / f"transforms_{split}.json").write_text(text)
+    write_ball(root, 16, SIDE, patches)
     field = "--field.n-levels 4 --field.log2-table-size 16 --field.finest-resolution 128 --field.width 32".split()
     rest = "--engine cpu --train.samples-per-step 8192 --sampler.resolution 64".split()
     words = ["train", root / "ball", "--out", root / "run", "--steps", 400, "--seed", 3, "--no-eval", *field, *rest]
@@ -96,7 +74,7 @@ def original(signed: Signed) -> tuple[Model, Mark]:
 @pytest.fixture(scope="module")
 def views() -> Cameras:
     """Cameras that no training and no marking has seen, nearer and further."""
-    cameras = larger(ball_cameras(4, 0.57))
+    cameras = ball_cameras(4, 0.57, SIDE)
     center = torch.tensor(CENTER)
     distances = torch.tensor([0.8, 0.9, 1.1, 1.3])[:, None]
     c2w = cameras.c2w.clone()
@@ -152,7 +130,7 @@ def test_marked_renders_are_as_near_to_unmarked_ones_as_was_said(
 def test_densities_stay(signed: Signed, original: tuple[Model, Mark]) -> None:
     """To first order; what is left moves no surface."""
     model, copy = original[0], load_model(Run.open(signed.copy))
-    cameras = larger(ball_cameras(2, 0.2))
+    cameras = ball_cameras(2, 0.2, SIDE)
     for view in range(2):
         before, after = (render_image(one, cameras, view, "white") for one in (model, copy))
         there = before.opacity > 0.9
@@ -162,7 +140,7 @@ def test_densities_stay(signed: Signed, original: tuple[Model, Mark]) -> None:
 def test_the_gradient_is_the_matched_filter(original: tuple[Model, Mark]) -> None:
     """<r, I(entry + step) - I(entry)> of single carriers is what their answer to r says."""
     model, mark = original
-    cameras = larger(ball_cameras(1, 0.1)).scaled(0.25)
+    cameras = ball_cameras(1, 0.1, SIDE).scaled(0.25)
     pixels = cameras.pixel_grid(0).reshape(-1, 2)
     rays = cameras.rays(torch.zeros(len(pixels), dtype=torch.long), pixels)
     upstream = torch.randn(len(pixels), 3, generator=torch.Generator().manual_seed(0))
