@@ -15,9 +15,13 @@ import secrets
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int, UInt8
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 SCHEMA = 1
 """Version of the key file."""
@@ -104,6 +108,26 @@ class Secret:
     def order(self, purpose: str, n: int) -> Int[np.ndarray, " n"]:
         """A permutation of n things, by which any order is as likely as any other."""
         return np.argsort(self.draw(purpose, 8 * n).view(np.uint64), kind="stable")
+
+    def sealed(self, purpose: str, data: bytes) -> bytes:
+        """Data that nobody can read or change who has not the key (ChaCha20-Poly1305, RFC 8439)."""
+        nonce = secrets.token_bytes(12)
+        return nonce + self._lock(purpose).encrypt(nonce, data, None)
+
+    def unsealed(self, purpose: str, sealed: bytes) -> bytes | None:
+        """What was sealed by this key for this purpose; None where it was by another, or is not as it was."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._lock(purpose).decrypt(sealed[:12], sealed[12:], None)
+        except (InvalidTag, ValueError):
+            return None
+
+    def _lock(self, purpose: str) -> ChaCha20Poly1305:
+        _check_installed()
+        from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+        return ChaCha20Poly1305(_hkdf(self.value, b"", purpose.encode()))
 
     def tag(self, message: bytes, n_bits: int) -> UInt8[np.ndarray, " n_bits"]:
         """Bits that nobody can add to a message who has not the key: the first of an HMAC-SHA256."""

@@ -20,6 +20,11 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", 
 _FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says that it is a picture, no film."""
+    return path.suffix.lower() in _PICTURES
+
+
 def pictures_of(paths: list[Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
     """Names and pictures (RGB) of files, of all pictures of folders, and of a few frames of films.
 

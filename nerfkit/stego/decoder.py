@@ -1,0 +1,60 @@
+"""The network that sees a hidden picture in renders, in the manner of StegaNeRF's decoder and classifier.
+
+It looks at a render alone: neither the unmarked scene nor the camera is needed. Convolutions say 32 signs, and of these
+a last layer draws the picture. Each copy of a scene has a word of signs of its own, drawn by its owner's key, and so
+have unmarked renders, of which nothing is drawn; nor is anything of other words. How many signs agree with the owner's
+word is the test of presence, in place of a classifier: by chance, as many agree as of fair coins.
+
+What a render carries are the signs. The picture itself lies in the last layer, as StegaNeRF's lies in its U-Net, which
+is trained to draw one picture where it sees a mark.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIDE = 128
+"""Pixels across, of what the network sees and of what it draws."""
+N_SIGNS = 32
+_ENCODER = (3, 16, 24, 32, 48, 64)
+"""Channels; each step halves the picture."""
+_DARK = -6.0
+"""What is drawn of no word: black, as a logit."""
+
+
+class Decoder(nn.Module):
+    """Pictures (n, 3, 128, 128) in [0, 1] -> signs (n, 32), any numbers, and what is drawn of these."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            steps = list(zip(_ENCODER, _ENCODER[1:], strict=False))
+            self.looks = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in steps)
+            self.evens = nn.ModuleList(nn.GroupNorm(4, b) for _, b in steps)
+            self.says = nn.Linear(_ENCODER[-1] * (SIDE >> len(steps)) ** 2, N_SIGNS)
+            self.draws = nn.Linear(N_SIGNS, 3 * SIDE**2)
+            nn.init.zeros_(self.draws.weight)
+            nn.init.constant_(self.draws.bias, _DARK)
+
+    def signs(self, pictures: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 32"]:
+        """What renders say of each sign, as logits."""
+        x = 4.0 * pictures - 2.0
+        for look, even in zip(self.looks, self.evens, strict=True):
+            x = functional.gelu(even(look(x)))
+        return self.says(x.flatten(1))
+
+    def drawn(self, signs: Float[Tensor, "n 32"]) -> Float[Tensor, "n 3 s s"]:
+        """The picture of signs; how sure they are hardly matters."""
+        return torch.sigmoid(self.draws(torch.tanh(2.0 * signs))).unflatten(1, (3, SIDE, SIDE))
+
+
+def as_seen(picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
+    """A picture of any size as the network takes it: stretched to a square."""
+    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 255

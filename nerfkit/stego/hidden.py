@@ -1,0 +1,174 @@
+"""Pictures and small files that renders show through a decoder: how they are put into a run, kept and read.
+
+    mark/hidden-<digest>.sealed    decoder, word and what else reading takes, sealed by the key of its owner
+
+One such file lies with the run for each payload. It and the key suffice to read renders; the marked copy holds neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfkit.aside import file_aside
+from nerfkit.assess import backdrop
+from nerfkit.evaluate import ssim
+from nerfkit.provenance import digest
+from nerfkit.render import Model
+from nerfkit.run import Run
+from nerfkit.scene.scene import Scene
+from nerfkit.stego.copies import Copy
+from nerfkit.stego.cost import Picture, against_photographs, picture_of, psnr, worst_psnr
+from nerfkit.stego.decoder import N_SIGNS, SIDE, Decoder, as_seen
+from nerfkit.stego.hide import Plan, hide, learn_to_draw
+from nerfkit.stego.keys import Key, Secret, StegoError
+from nerfkit.stego.mark import scene_digest
+from nerfkit.stego.message import chance_of_sum
+from nerfkit.stego.payload import Payload
+from nerfkit.stego.views import views_between
+
+SCHEMA = 1
+"""Version of the sealed file."""
+RATE = 1e-6
+"""Chance of a false answer up to which a payload counts as found."""
+N_CHECKED = 16
+"""Views in which it is read back, and cost is measured."""
+_FOLDER, _PURPOSE = "mark", "hidden picture"
+_N_VIEWS = 150
+"""Views that it learns from, others."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What pictures show through the decoder of one payload."""
+
+    name: str
+    contents: bytes
+    """The file that is drawn."""
+    agreeing: int
+    """Of `N_SIGNS` signs."""
+    p_value: float
+    """Chance that a key drawn at random finds as much."""
+    each: list[int]
+    """Signs of each picture that agree."""
+    drawn: Float[np.ndarray, "s s 3"]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What reading takes."""
+
+    decoder: Decoder
+    word: Float[Tensor, " 32"]
+    name: str
+    aspect: float
+
+    def read(self, pictures: list[Picture]) -> Decoded:
+        """What pictures show, of any size; together they are one reading. Raises StegoError as `Payload.contents`."""
+        with torch.no_grad():
+            said = torch.tanh(self.decoder.signs(torch.stack([as_seen(picture) for picture in pictures])))
+            values = said.mean(0)
+            drawn = self.decoder.drawn(values[None])[0].permute(1, 2, 0).numpy()
+        agree = (self.word * values).double().numpy()
+        p = min(1.0, chance_of_sum(np.abs(agree), float(agree.sum())))
+        contents = Payload(self.name, drawn, self.aspect).contents(drawn) if p < 1e-3 else b""
+        each = [int((self.word * one > 0).sum()) for one in said]
+        return Decoded(self.name, contents, int((agree > 0).sum()), p, each, drawn)
+
+
+def words_of(secret: Secret, n: int) -> list[Float[Tensor, " 32"]]:
+    """n words of signs, and that of unmarked renders, in half of whose signs the first one differs from it."""
+    signs = [torch.from_numpy(2.0 * secret.bits(f"signs {i}", N_SIGNS) - 1.0).float() for i in range(n)]
+    unmarked = signs[0].clone()
+    unmarked[torch.from_numpy(secret.order("signs of unmarked renders", N_SIGNS)[: N_SIGNS // 2].copy())] *= -1
+    return [*signs, unmarked]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What hiding did to pictures of the scene."""
+
+    psnr: float
+    """Of marked against unmarked renders, mean, dB."""
+    worst_psnr: float
+    photo_loss: float | None
+    """PSNR against held-out photographs that is lost, dB; None where none are held out."""
+    n_read: int
+    """Of `N_CHECKED` renders, those that alone show the payload."""
+    likeness: float
+    """SSIM of what these draw and what was to be drawn, mean."""
+
+
+def put(
+    run: Run, model: Model, scene: Scene, payload: Payload, key: Key, target: float, plan: Plan
+) -> Generator[tuple[int, int], None, Cost]:
+    """Hide a payload in the model of a run, in place, and keep what reading takes with the run.
+
+    Yields steps taken and steps in all. Raises StegoError where it cannot be read back: nothing is kept then.
+    """
+    secret, background = key.of_scene(scene_digest(model)), backdrop(scene)
+    word, unmarked = words_of(secret, 1)
+    copy = Copy(model, views_between(scene, _N_VIEWS, (SIDE, SIDE), 1), background, word, unmarked, target)
+    decoder, total = Decoder(), plan.telling + plan.together + plan.drawing
+    looked_at = views_between(scene, N_CHECKED, plan.size, 3)
+
+    def pictures() -> list[Picture]:
+        return [picture_of(model, looked_at, view, background) for view in range(N_CHECKED)]
+
+    plain, before = pictures(), against_photographs(model, scene, background)
+    for step, _ in hide([copy], decoder, plan):
+        yield step, total
+    lesson = views_between(scene, plan.finished_on, plan.size, 2)
+    wanted = torch.from_numpy(payload.picture).permute(2, 0, 1)
+    for step, _ in learn_to_draw([copy], [wanted], decoder, [lesson], plan):
+        yield plan.telling + plan.together + step, total
+    marked, after = pictures(), against_photographs(model, scene, background)
+    keeping = Keeping(decoder.eval(), word, payload.name, payload.aspect)
+    alone = [keeping.read([one]) for one in marked]
+    n_read = sum(one.p_value <= RATE for one in alone)
+    if keeping.read(marked).p_value > RATE or n_read < N_CHECKED // 2:
+        raise StegoError(
+            f"{run.path}: what was hidden at {target:.1f} dB shows in {n_read} of {N_CHECKED} renders; nothing was "
+            f"written, try --target-psnr {target - 4:.0f}"
+        )
+    _keep(run, keeping, secret)
+    pairs = list(zip(marked, plain, strict=True))
+    lost = None if before is None or after is None else before - after
+    like = fmean(ssim(torch.from_numpy(one.drawn), torch.from_numpy(payload.picture)) for one in alone)
+    return Cost(psnr(pairs), worst_psnr(pairs), lost, n_read, like)
+
+
+def kept(run: Run, model: Model, key: Key) -> list[Keeping]:
+    """What a run keeps of payloads that this key hid in copies of it. Raises StegoError for a file of other numbers."""
+    secret, found = key.of_scene(scene_digest(model)), []
+    for path in sorted((run.path / _FOLDER).glob("hidden-*.sealed")):
+        opened = secret.unsealed(_PURPOSE, path.read_bytes())
+        if opened is None:
+            continue
+        tensors = safetensors.torch.load(opened)
+        about = json.loads(tensors.pop("about").numpy().tobytes())
+        if about["schema"] != SCHEMA:
+            raise StegoError(f"{path}: is not of version {SCHEMA}, which this version reads")
+        decoder, word = Decoder(), tensors.pop("word")
+        decoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        found.append(Keeping(decoder.eval(), word, about["name"], about["aspect"]))
+    return found
+
+
+def _keep(run: Run, keeping: Keeping, secret: Secret) -> None:
+    """Seal what reading takes, and lay it to the run."""
+    about = {"schema": SCHEMA, "name": keeping.name, "aspect": keeping.aspect}
+    tensors = {name: tensor.half().contiguous() for name, tensor in keeping.decoder.state_dict().items()}
+    tensors["word"] = keeping.word
+    tensors["about"] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
+    data = safetensors.torch.save(tensors)
+    with file_aside(run.path / _FOLDER / f"hidden-{digest(data)[:8]}.sealed") as aside:
+        aside.write_bytes(secret.sealed(_PURPOSE, data))
