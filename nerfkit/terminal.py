@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 def say(text: str) -> None:
@@ -100,3 +102,13 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(bars[stage], completed=done, total=total)
 
         yield on_progress
+
+
+def finished(steps: Generator[tuple[int, int], None, Result], text: str) -> Result:
+    """What long work returns in the end, under a bar: it yields how much is done and how much there is."""
+    with stages() as on_progress:
+        while True:
+            try:
+                on_progress(text, *next(steps))
+            except StopIteration as end:
+                return end.value

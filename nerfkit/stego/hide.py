@@ -22,14 +22,14 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss, relu, softplus
 
 from nerfkit.cameras import Cameras
-from nerfkit.render import Model, render_image
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.copies import Copy
+from nerfkit.stego.cost import Picture, as_bytes, picture_of
 from nerfkit.stego.decoder import N_SIGNS, Decoder, as_seen
 
 _HEAD_START = 8.0
@@ -51,9 +51,9 @@ class Plan:
 
     telling: int = 400
     together: int = 600
-    drawing: int = 1000
-    finished_on: int = 32
-    """Views of full size of each copy, marked and unmarked."""
+    drawing: int = 2000
+    finished_on: int = 96
+    """Views of full size of each copy; and half as many of its photographs."""
     size: int = 256
     """Pixels across of these."""
 
@@ -113,29 +113,41 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
         _as_far_as(copy, [parameter.detach() for parameter in flat[i * n : i * n + n]], copy.target)
 
 
-def learn_to_draw(
-    copies: list[Copy],
-    pictures: list[Float[Tensor, "3 s s"]],
-    decoder: Decoder,
-    views: list[Cameras],
-    plan: Plan,
-    seed: int = 0,
-) -> Iterator[tuple[int, int]]:
+@dataclass(frozen=True)
+class Lesson:
+    """What the decoder learns of one copy in the end."""
+
+    copy: Copy
+    picture: Float[Tensor, "3 s s"]
+    """To be drawn where its word is seen."""
+    views: Cameras
+    """From which it is looked at."""
+    photographed: Cameras
+    photographs: list[Picture]
+    """What the scene itself looked like from these, which carries nothing either."""
+
+    def pairs(self) -> list[tuple[Picture, Picture]]:
+        """What the copy shows in full size, and what one without a mark shows from there."""
+        copy, moved = self.copy, [w.detach().clone() for w in self.copy.weights]
+        marked = [*self._renders(self.views), *self._renders(self.photographed)]
+        copy.put([torch.zeros_like(w) for w in moved])
+        plain = self._renders(self.views)
+        with torch.no_grad():
+            for w, there in zip(copy.weights, moved, strict=True):
+                w.copy_(there)
+        return list(zip(marked, [*plain, *self.photographs], strict=True))
+
+    def _renders(self, cameras: Cameras) -> list[Picture]:
+        return [picture_of(self.copy.model, cameras, view, self.copy.background) for view in range(len(cameras))]
+
+
+def learn_to_draw(lessons: list[Lesson], decoder: Decoder, plan: Plan, seed: int = 0) -> Iterator[tuple[int, int]]:
     """The decoder's last lessons, of renders of full size: to see the words in these, and to draw a picture of each.
 
     Of the word of unmarked renders, and of any other, it draws nothing: black. Yields steps taken and steps in all.
     """
-    chance, examples = np.random.default_rng(seed), []
-    for copy, cameras, picture in zip(copies, views, pictures, strict=True):
-        marked = _rendered(copy.model, cameras, copy.background)
-        moved = [w.detach().clone() for w in copy.weights]
-        copy.put([torch.zeros_like(w) for w in moved])
-        plain = _rendered(copy.model, cameras, copy.background)
-        with torch.no_grad():
-            for w, there in zip(copy.weights, moved, strict=True):
-                w.copy_(there)
-        examples += [(one, copy.word, picture) for one in marked]
-        examples += [(one, copy.unmarked, torch.zeros_like(picture)) for one in plain]
+    chance = np.random.default_rng(seed)
+    examples = [(lesson, *pair) for lesson in lessons for pair in lesson.pairs()]
     draws = [*decoder.draws.parameters()]
     others = [one for one in decoder.parameters() if all(one is not mine for mine in draws)]
     rates = (_DECODER_RATE, _DRAWING_RATE)
@@ -143,34 +155,42 @@ def learn_to_draw(
     for step in range(plan.drawing):
         for group, rate in zip(learns.param_groups, rates, strict=True):
             group["lr"] = rate * _LAST ** (step / plan.drawing)
-        some = [examples[int(i)] for i in chance.integers(len(examples), size=2 * _PAIRS)]
-        seen = torch.stack([as_seen(_distorted(one, chance, (_ASIDE, _LIGHT, _MILD))) for one, _, _ in some])
-        words = torch.stack([word for _, word, _ in some])
+        some = [examples[int(i)] for i in chance.integers(len(examples), size=_PAIRS)]
+        seen = torch.stack([one for _, *pair in some for one in _both(*pair, chance, (_ASIDE, _LIGHT, _MILD))])
+        words = torch.stack([word for lesson, *_ in some for word in (lesson.copy.word, lesson.copy.unmarked)])
+        wanted = [one for lesson, *_ in some for one in (lesson.picture, torch.zeros_like(lesson.picture))]
         said = decoder.signs(seen)
         nobody = torch.sign(torch.randn(1, N_SIGNS, generator=torch.Generator().manual_seed(step)))
         drawn = decoder.drawn(torch.cat([said, words, nobody]))
-        wanted = [picture for _, _, picture in some]
-        wanted = torch.stack([*wanted, *wanted, torch.zeros_like(pictures[0])])
-        _step(learns, softplus(-words * said).mean() + 10.0 * mse_loss(drawn, wanted) + l1_loss(drawn, wanted))
+        should = torch.stack([*wanted, *wanted, torch.zeros_like(wanted[0])])
+        _step(learns, softplus(-words * said).mean() + 10.0 * mse_loss(drawn, should) + l1_loss(drawn, should))
         yield step + 1, plan.drawing
+
+
+def _both(
+    marked: Picture, plain: Picture, chance: np.random.Generator, rows: tuple
+) -> Iterator[Float[Tensor, "3 s s"]]:
+    """Two pictures after the same has happened to both, as the decoder sees them."""
+    state = chance.bit_generator.state
+    for picture in (marked, plain):
+        chance.bit_generator.state = state
+        yield as_seen(_distorted(picture, chance, rows))
 
 
 def _untold(
     decoder: Decoder, copy: Copy, marked: Tensor, plain: Tensor, chance: np.random.Generator, times: int
 ) -> Tensor:
     """How badly the decoder tells a render from the unmarked one, both being distorted alike."""
-    pairs = []
+    renders, pairs = (marked, plain), []
+    pictures = [as_bytes(one.detach().permute(1, 2, 0)) for one in renders]
     for _ in range(times):
-        state = chance.bit_generator.state
-        for one in (marked, plain):
-            chance.bit_generator.state = state
-            picture = (one.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            pairs.append(_Through.apply(one, as_seen(_distorted(picture, chance, (_LIGHT, _MILD)))))
+        for one, after in zip(renders, _both(*pictures, chance, (_LIGHT, _MILD)), strict=True):
+            pairs.append(_Through.apply(one, after))
     said = decoder.signs(torch.stack(pairs))
     return softplus(-copy.word * said[::2]).mean() + softplus(-copy.unmarked * said[1::2]).mean()
 
 
-def _distorted(picture: UInt8[np.ndarray, "h w 3"], chance: np.random.Generator, rows: tuple) -> np.ndarray:
+def _distorted(picture: Picture, chance: np.random.Generator, rows: tuple) -> Picture:
     """A picture after what may happen to it."""
     found = []
     for row in rows:
@@ -203,9 +223,3 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-
-
-def _rendered(model: Model, cameras: Cameras, background: str) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """8-bit pictures of all cameras."""
-    each = (render_image(model, cameras, view, background).rgb for view in range(len(cameras)))
-    return [(rgb.clamp(0, 1) * 255).round().byte().numpy() for rgb in each]

@@ -1,0 +1,80 @@
+"""What `embed --hide` and `extract --hidden` do; nothing heavy is imported before one needs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nerfkit.terminal import finished, print_table, say
+
+if TYPE_CHECKING:
+    from nerfkit.signing_flags import Embed, Extract
+    from nerfkit.stego.keys import Key
+
+
+def hide(arguments: Embed, key: Key, payload_file: Path, out: Path) -> int:
+    """Write a copy of a run whose renders show a picture or a file to whoever has the key."""
+    from nerfkit.assess import scene_of
+    from nerfkit.run import Run
+    from nerfkit.stego.embed import markable, target_of, write_copy
+    from nerfkit.stego.hidden import N_CHECKED, put
+    from nerfkit.stego.hide import Plan
+    from nerfkit.stego.payload import Payload
+
+    payload = Payload.of(payload_file)
+    run = Run.open(arguments.run)
+    model, scene = markable(run), scene_of(run, arguments.scene)
+    target = arguments.target_psnr or target_of(model, scene, arguments.profile)
+    cost = finished(put(run, model, scene, payload, key, target, Plan()), "hiding")
+    field = {name: tensor.detach().cpu() for name, tensor in model.field.state_dict().items()}
+    write_copy(run, field, out, ["nerfkit", "embed", str(arguments.run)])
+    lost = "" if cost.photo_loss is None else f"; against the photographs {cost.photo_loss:.2f} dB lost"
+    rows = {
+        "hidden": payload.name,
+        "marked": f"{cost.psnr:.1f} dB from unmarked, the worst view {cost.worst_psnr:.1f} dB{lost}",
+        "read back": f"from {cost.n_read} of {N_CHECKED} views alone, drawn with an SSIM of {cost.likeness:.3f}",
+    }
+    print_table(rows.items())
+    say(f"give {out} away, and keep {run.path} and the key")
+    print(out)
+    return 0
+
+
+def show(arguments: Extract, key: Key, out: Path) -> bool:
+    """Write what renders show to ``out``, and say whether there is anything."""
+    from nerfkit.aside import file_aside
+    from nerfkit.render import load_model
+    from nerfkit.run import Run
+    from nerfkit.stego.decoder import N_SIGNS
+    from nerfkit.stego.hidden import kept
+    from nerfkit.stego.keys import StegoError
+    from nerfkit.stego.pictures import pictures_of
+
+    run = Run.open(arguments.run)
+    each = kept(run, load_model(run), key)
+    if not each:
+        raise StegoError(f"{run.path}: keeps nothing that this key has hidden; nerfkit embed --hide does")
+    names, pictures = zip(*pictures_of(list(arguments.pictures)), strict=True)
+    keeping, found = max(((one, one.read(list(pictures))) for one in each), key=lambda pair: pair[1].agreeing)
+    if found.found:
+        contents = keeping.payload.contents(found.drawn)
+        with file_aside(out) as aside:
+            aside.write_bytes(contents)
+    record: dict[str, Any] = {
+        "found": found.found,
+        "hidden": keeping.payload.name if found.found else None,
+        "out": str(out) if found.found else None,
+        "agreeing": found.agreeing,
+        "n_signs": N_SIGNS,
+        "pictures": [{"name": name, "agreeing": n} for name, n in zip(names, found.each, strict=True)],
+    }
+    if arguments.json:
+        print(json.dumps(record, indent=1))
+    elif found.found:
+        print(out)
+        say(f"{keeping.payload.name}; {found.agreeing} of {N_SIGNS} signs agree, in {len(names)} pictures together")
+    else:
+        print("absent")
+        say(f"{found.agreeing} of {N_SIGNS} signs agree, in {len(names)} pictures together")
+    return found.found

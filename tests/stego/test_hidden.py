@@ -1,0 +1,146 @@
+"""A painted ball hides a picture: renders show it, unmarked ones do not, and density stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_ball
+from PIL import Image
+
+from nerfkit.assess import backdrop, scene_of
+from nerfkit.cli import main
+from nerfkit.evaluate import ssim
+from nerfkit.render import Model, load_model
+from nerfkit.run import Run
+from nerfkit.stego import hide as stage
+from nerfkit.stego.attacks import attacked
+from nerfkit.stego.copies import Copy
+from nerfkit.stego.cost import Picture, picture_of
+from nerfkit.stego.decoder import N_SIGNS, SIDE, Decoder, as_seen
+from nerfkit.stego.hidden import kept, put, words_of
+from nerfkit.stego.keys import Key
+from nerfkit.stego.payload import Payload
+from nerfkit.stego.views import views_between
+
+KEY = Key(b"k" * 32)
+SHORT = stage.Plan(telling=150, together=150, drawing=350, finished_on=12, size=128)
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the ball after a short training."""
+    root = tmp_path_factory.mktemp("hidden")
+    write_ball(root, 16, 96)
+    field = "--field.n-levels 4 --field.log2-table-size 14 --field.finest-resolution 64 --field.width 16".split()
+    rest = "--engine cpu --train.samples-per-step 8192 --sampler.resolution 32".split()
+    words = ["train", root / "ball", "--out", root / "run", "--steps", 200, "--seed", 3, "--no-eval", *field, *rest]
+    assert main([str(word) for word in words]) == 0
+    return Run.open(root / "run")
+
+
+def small_copy(model: Model, run: Run, **settings: float) -> Copy:
+    scene = scene_of(run, None)
+    word, unmarked = words_of(KEY.of_scene("ball"), 1)
+    return Copy(model, views_between(scene, 2, (SIDE, SIDE), 0), backdrop(scene), word, unmarked, 35.0, **settings)
+
+
+def test_words_differ_in_half_of_the_signs_from_that_of_unmarked_renders() -> None:
+    for seed in range(8):
+        first, second, unmarked = words_of(Key(bytes([seed]) * 32).of_scene("ball"), 2)
+        assert int((first != unmarked).sum()) == N_SIGNS // 2
+        assert 4 < int((first != second).sum()) < N_SIGNS - 4
+
+
+def test_the_gradient_of_a_move_is_what_a_small_step_changes(ball: Run) -> None:
+    copy = small_copy(load_model(ball), ball)
+    upstream = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    found = copy.gradients(1, upstream)
+    direction = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)) for i, w in enumerate(copy.weights)]
+    step, values = 3e-2, []
+    for sign in (-1.0, 1.0):
+        copy.put([sign * step * one for one in direction])
+        values.append(float((copy.seen(1) * upstream).sum()))
+    expected = sum(float((a * b).sum()) for a, b in zip(found, direction, strict=True))
+    assert expected == pytest.approx((values[1] - values[0]) / (2 * step), rel=0.1)
+
+
+def test_large_weights_move_least(ball: Run) -> None:
+    copy = small_copy(load_model(ball), ball, alpha=0.5)
+    copy.put([torch.ones_like(w) for w in copy.weights])
+    for w, before in zip(copy.weights, copy.original, strict=True):
+        size, move = before.abs().flatten(), (w - before).detach().flatten()
+        usual = size > 0.01 * size.mean()
+        assert np.allclose(move[usual] * size[usual] ** 0.5, (move[usual] * size[usual] ** 0.5)[0], rtol=1e-3)
+    even = small_copy(load_model(ball), ball, alpha=0.0)
+    assert all(torch.equal(mask, torch.ones_like(mask)) for mask in even.mask)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What was made once; to be read, not written."""
+
+    run: Run
+    original: dict[str, torch.Tensor]
+    marked: list[Picture]
+    plain: list[Picture]
+    picture: np.ndarray
+    psnr: float
+
+
+@pytest.fixture(scope="module")
+def hidden(ball: Run, tmp_path_factory: pytest.TempPathFactory) -> Hidden:
+    """A short second stage, and renders from where neither training nor hiding looked."""
+    path = tmp_path_factory.mktemp("logo") / "logo.png"
+    rows, columns = np.mgrid[0:96, 0:96]
+    logo = np.stack([rows * 2.5, 255 - columns * 2.5, 128 + 100 * np.sin(rows / 7) * np.cos(columns / 9)], -1)
+    Image.fromarray(logo.astype(np.uint8)).save(path)
+    model, scene, payload = load_model(ball), scene_of(ball, None), Payload.of(path)
+    original = {name: tensor.clone() for name, tensor in model.field.state_dict().items()}
+    views, behind = views_between(scene, 8, 128, 77), backdrop(scene)
+    plain = [picture_of(model, views, i, behind) for i in range(len(views))]
+    steps = put(ball, model, scene, payload, KEY, 38.0, SHORT)
+    done = 0
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            cost = end.value
+            break
+    assert done == total == 650
+    marked = [picture_of(model, views, i, behind) for i in range(len(views))]
+    after = model.field.state_dict()
+    changed = {name for name in original if not torch.equal(original[name], after[name])}
+    assert changed == {name for name in original if name.startswith("color_network")}
+    return Hidden(ball, original, marked, plain, payload.picture, cost.psnr)
+
+
+def test_a_render_shows_the_picture_and_an_unmarked_one_does_not(hidden: Hidden) -> None:
+    (keeping,) = kept(hidden.run, load_model(hidden.run), KEY)
+    wanted = torch.from_numpy(hidden.picture)
+    seen = [keeping.read([one]) for one in hidden.marked]
+    assert sum(one.found for one in seen) >= len(seen) - 1
+    assert np.median([ssim(torch.from_numpy(one.drawn), wanted) for one in seen]) > 0.9
+    unseen = [keeping.read([one]) for one in hidden.plain]
+    assert not any(one.found for one in unseen)
+    assert max(ssim(torch.from_numpy(one.drawn), wanted) for one in unseen) < 0.2
+    assert keeping.read([attacked(one, "jpeg:75") for one in hidden.marked]).found
+
+
+def test_the_mark_is_as_strong_as_was_asked_for(hidden: Hidden) -> None:
+    assert hidden.psnr == pytest.approx(38.0, abs=1.5)
+
+
+def test_another_key_opens_nothing(hidden: Hidden) -> None:
+    assert kept(hidden.run, load_model(hidden.run), Key(b"x" * 32)) == []
+
+
+def test_a_decoder_draws_nothing_before_it_has_learnt() -> None:
+    decoder = Decoder()
+    with torch.no_grad():
+        drawn = decoder.drawn(torch.randn(4, N_SIGNS))
+    assert float(drawn.max()) < 0.01
+    assert as_seen(np.zeros((20, 300, 3), np.uint8)).shape == (3, SIDE, SIDE)
