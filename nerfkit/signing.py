@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from nerfkit.terminal import print_table, say
 
 if TYPE_CHECKING:
+    from nerfkit.render import Model
     from nerfkit.stego.extract import Found
+    from nerfkit.stego.keys import Key
     from nerfkit.stego.mark import Mark
+    from nerfkit.stego.message import Reading
 
 ABSENT = 1
 UNTOLD = 2
@@ -91,11 +94,7 @@ def extract(words: list[str]) -> int:
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None)
     reading = found.reading
     record: dict[str, Any] = {
-        "found": reading is not None,
-        "message": None if reading is None else shown(reading.message),
-        "hex": None if reading is None else reading.message.hex(),
-        "corrected": None if reading is None else reading.corrected,
-        "p_value": 1.0 if reading is None else reading.p_value,
+        **_told(reading),
         "false_positive_rate": arguments.fpr,
         **_pictures(names, found, mark),
     }
@@ -135,6 +134,38 @@ def verify(words: list[str]) -> int:
     else:
         print("present" if there else "absent")
         say(f"{agreeing} of {record['n_bits']} bits agree, as many do by chance with {p:.1e}")
+    return 0 if there else ABSENT
+
+
+@_or_untold
+def inspect(words: list[str]) -> int:
+    """Read the message of models from their numbers, with its error rate."""
+    from nerfkit.arguments import parse
+    from nerfkit.signing_flags import Inspect
+    from nerfkit.stego.keys import StegoError
+
+    arguments = parse(Inspect, "inspect", words)
+    if not arguments.models:
+        raise StegoError("no model to inspect")
+    key, model, mark = _owned(arguments.run, arguments.key, arguments.fpr)
+    from nerfkit.stego.weights import inspected
+
+    each = [(path, *inspected(model, mark, key, path, arguments.fpr)) for path in arguments.models]
+    there = any(reading is not None for _, reading, _ in each)
+    if arguments.json:
+        models = [{"name": str(path), **_told(reading), "agreeing": agreeing} for path, reading, agreeing in each]
+        record = {"found": there, "false_positive_rate": arguments.fpr, "n_bits": _n_bits(mark), "models": models}
+        print(json.dumps(record, indent=1))
+        return 0 if there else ABSENT
+    for path, reading, agreeing in each:
+        name = "" if len(each) == 1 else f"{path}: "
+        print(f"{name}{'absent' if reading is None else shown(reading.message)}")
+        if reading is not None:
+            marks = ", ".join(f"{n} of its {what}" for what, n in agreeing.items())
+            say(
+                f"{name}{reading.corrected} of {_n_bits(mark)} bits wrong and put right ({marks} agree); a model "
+                f"without a message says so with a chance of {reading.p_value:.1e} at most"
+            )
     return 0 if there else ABSENT
 
 
@@ -194,28 +225,55 @@ def shown(message: bytes) -> str:
     return f"0x{message.hex()}"
 
 
-def _read(
-    folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None
-) -> tuple[Mark, list[str], Found]:
+def _owned(folder: Path, key_file: Path, rate: float) -> tuple[Key, Model, Mark]:
+    """What only the owner has: the key, and the unmarked run with its mark."""
     from nerfkit.stego.keys import Key, StegoError
 
     if not 0.0 < rate < 1.0:
         raise StegoError(f"--fpr {rate:g}: expected a rate between 0 and 1")
-    if not paths:
-        raise StegoError("no picture to read")
     key = Key.read(key_file)
     from nerfkit.render import load_model
     from nerfkit.run import Run
-    from nerfkit.stego.extract import extract as read
-    from nerfkit.stego.extract import hear
     from nerfkit.stego.mark import read_mark
-    from nerfkit.stego.pictures import pictures_of
 
     run = Run.open(folder)
     model = load_model(run)
     mark = read_mark(run, model)
     if mark is None:
         raise StegoError(f"{folder}: was never marked; give the run that nerfkit embed was given, not a copy")
+    return key, model, mark
+
+
+def _told(reading: Reading | None) -> dict[str, Any]:
+    """A reading as a record has it."""
+    return {
+        "found": reading is not None,
+        "message": None if reading is None else shown(reading.message),
+        "hex": None if reading is None else reading.message.hex(),
+        "corrected": None if reading is None else reading.corrected,
+        "p_value": 1.0 if reading is None else reading.p_value,
+    }
+
+
+def _n_bits(mark: Mark) -> int:
+    """Of a word."""
+    from nerfkit.stego.message import FORMATS
+
+    return FORMATS[mark.terms.n_bits].code.n
+
+
+def _read(
+    folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None
+) -> tuple[Mark, list[str], Found]:
+    from nerfkit.stego.keys import StegoError
+
+    if not paths:
+        raise StegoError("no picture to read")
+    key, model, mark = _owned(folder, key_file, rate)
+    from nerfkit.stego.extract import extract as read
+    from nerfkit.stego.extract import hear
+    from nerfkit.stego.pictures import pictures_of
+
     message = None if expected is None else message_of(expected, mark.terms.n_bits)
     names, heard = [], []
     for name, picture in pictures_of(list(paths)):
@@ -226,10 +284,8 @@ def _read(
 
 def _pictures(names: list[str], found: Found, mark: Mark) -> dict[str, Any]:
     """What each picture has to do with it."""
-    from nerfkit.stego.message import FORMATS
-
     each = [{"name": name, "agreeing": agreeing} for name, agreeing in zip(names, found.agreeing, strict=True)]
-    return {"n_bits": FORMATS[mark.terms.n_bits].code.n, "n_shown": found.n_shown, "pictures": each}
+    return {"n_bits": _n_bits(mark), "n_shown": found.n_shown, "pictures": each}
 
 
 SIGNING: dict[str, Callable[[list[str]], int]] = {
@@ -237,5 +293,6 @@ SIGNING: dict[str, Callable[[list[str]], int]] = {
     "embed": embed,
     "extract": extract,
     "verify": verify,
+    "inspect": inspect,
     "attack": attack,
 }

@@ -79,6 +79,23 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Read the message of models from their numbers, without rendering: exit code 0 if one of them has a message, 1 if
+    none has, 2 if it cannot be told."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked."""
+    models: Annotated[Positional[tuple[Path, ...]], arg(metavar="MODEL ...")]
+    """Runs, checkpoints of runs, or files of nerfkit compress; each is a reading of its own."""
+    key: Annotated[Path, arg(metavar="FILE")]
+    """Of nerfkit keygen."""
+    fpr: Annotated[float, arg(metavar="RATE")] = 1e-6
+    """How often a model without a message may be said to have one, at most."""
+    json: bool = False
+    """Print the record as JSON."""
+
+
+@dataclass(frozen=True)
 class Attack:
     """Do to a picture what may happen to it, to see whether it can still be read."""
 

@@ -25,6 +25,7 @@ from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
 from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, write_mark
 from nerfkit.stego.message import FORMATS, Letter
+from nerfkit.stego.weights import moves, swings
 
 PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
 """PSNR of marked against unmarked renders, at least, dB."""
@@ -182,15 +183,16 @@ def _anyone(n_bits: int) -> tuple[Letter, bytes]:
 @contextmanager
 def moved(model: Model, mark: Mark, letter: Letter, message: bytes) -> Iterator[None]:
     """The model with a message in it, for as long as the block lasts."""
-    table, entries = model.field.table, mark.carriers.entries
+    table, strength = model.field.table, mark.terms.strength
     with torch.no_grad():
-        original = table[entries]
-        table[entries] += mark.terms.strength * mark.carriers.moves(letter.secret, letter.write(message))
+        original = table.clone()
+        table += strength * moves(swings(table, model.field.grid.layout, mark.carriers), letter, message)
+        table[mark.carriers.entries] += strength * mark.carriers.moves(letter.secret, letter.write(message))
     try:
         yield
     finally:
         with torch.no_grad():
-            table[entries] = original
+            table.copy_(original)
 
 
 def _picture(model: Model, cameras: Cameras, view: int, background: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nerfkit.render import Model
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
-from nerfkit.stego.message import FORMATS, Letter, Reading
+from nerfkit.stego.message import FORMATS, Letter, Reading, summed
 from nerfkit.stego.reading import read_picture
 
 RATE = 1e-6
@@ -46,13 +45,7 @@ def fused(mark: Mark, letter: Letter, heard: list[Float[Tensor, " n"]]) -> Float
     """What pictures together say of each bit, in standard deviations of what they would say by chance of one."""
     n_bits = letter.format.code.n
     bits, coins = mark.carriers.bits_and_coins(letter.secret, n_bits)
-    total = torch.zeros(n_bits, dtype=torch.float64)
-    for answers in heard:
-        signal, noise = torch.zeros(2, n_bits, dtype=torch.float64)
-        signal.index_add_(0, bits.cpu(), (answers * coins).cpu().double())
-        noise.index_add_(0, bits.cpu(), answers.cpu().double() ** 2)
-        total += signal / noise.sqrt().clamp_min(1e-30)
-    return total.numpy()
+    return np.sum([summed(answers * coins, bits, n_bits) for answers in heard], axis=0)
 
 
 def extract(

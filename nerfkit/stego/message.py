@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from nerfkit.stego.code import Code
 from nerfkit.stego.keys import Secret, StegoError
@@ -99,6 +101,14 @@ class Letter:
     @cached_property
     def _turned(self) -> np.ndarray:
         return 2.0 * self.secret.bits("coins", self.format.code.n) - 1.0
+
+
+def summed(answers: Float[Tensor, " n"], bits: Int[Tensor, " n"], n_bits: int) -> Float[np.ndarray, " n_bits"]:
+    """What answers, each to one bit, say of the bits, in standard deviations of what they would say by chance."""
+    signal, noise = torch.zeros(2, n_bits, dtype=torch.float64)
+    signal.index_add_(0, bits.cpu(), answers.cpu().double())
+    noise.index_add_(0, bits.cpu(), answers.cpu().double() ** 2)
+    return (signal / noise.sqrt().clamp_min(1e-30)).numpy()
 
 
 def chance_of_agreement(n: int, agreeing: int) -> float:

@@ -214,6 +214,54 @@ def test_the_command_tells_found_from_absent_from_untold(
         assert (code, out, err.count("\n")) == (2, "", 1), words
 
 
+def test_models_tell_the_message_without_rendering(
+    signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_rendering(*_: object) -> None:
+        raise AssertionError("nothing need be rendered")
+
+    monkeypatch.setattr(Model, "render", no_rendering)
+    checkpoint = next((signed.copy / "checkpoints").iterdir())
+    for suspect in (signed.copy, checkpoint):
+        code, out, _ = call(capsys, "inspect", signed.run, suspect, "--key", signed.key)
+        assert (code, out.strip()) == (0, "ours"), suspect
+    code, out, _ = call(capsys, "inspect", signed.run, signed.run, "--key", signed.key)
+    assert (code, out.strip()) == (1, "absent")
+    code, out, _ = call(capsys, "inspect", signed.run, signed.run, signed.copy, "--key", signed.key)
+    assert (code, out.splitlines()) == (0, [f"{signed.run}: absent", f"{signed.copy}: ours"])
+    code, out, _ = call(capsys, "inspect", signed.run, signed.copy, "--key", signed.key, "--json")
+    (one,) = json.loads(out)["models"]
+    assert (one["message"], one["corrected"], one["agreeing"]) == ("ours", 0, {"carriers": 127, "numbers": 127})
+    assert one["p_value"] < 1e-15
+    assert call(capsys, "keygen", "-o", tmp_path / "other.key")[0] == 0
+    assert call(capsys, "inspect", signed.run, signed.copy, "--key", tmp_path / "other.key")[0] == 1
+
+
+def test_a_compressed_copy_tells_it_too(signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small.nerf"
+    words = ["compress", signed.copy, "--bytes", "100kB", "--steps", "0.05", "-o", small]
+    assert call(capsys, *words)[0] == 0
+    code, out, _ = call(capsys, "inspect", signed.run, small, "--key", signed.key)
+    assert (code, out.strip()) == (0, "ours")
+
+
+def test_what_cannot_be_inspected_is_one_sentence(
+    signed: Signed, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "field.safetensors").write_bytes(b"no tensors")
+    for words in (
+        [signed.run, small_run],
+        [signed.run, signed.copy, tmp_path / "none"],
+        [signed.run, signed.run / "config.json"],
+        [signed.run, tmp_path],
+        [signed.copy, signed.copy],
+        [signed.run, signed.copy, "--fpr", "0"],
+        [signed.run],
+    ):
+        code, out, err = call(capsys, "inspect", *words, "--key", signed.key)
+        assert (code, out, err.count("\n")) == (2, "", 1), words
+
+
 def test_a_further_message_is_put_in_without_looking_again(
     signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str], views: Cameras, original: tuple[Model, Mark]
 ) -> None:

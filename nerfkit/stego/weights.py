@@ -1,0 +1,148 @@
+"""A second mark, in the numbers of the table themselves: read from a model's file, without rendering.
+
+Every number of the table grows or shrinks by a share of itself, by a coin of the key and the bit that it carries:
+
+    number_i = original_i * (1 + strength * SHARE * r_l * coin_i * word[i mod n])
+
+with r_l the resolution of its level over that of the finest. A number of a coarse level is seen by as many more pixels
+as its cells are wider: this way each costs pictures about the same. Numbers that never learnt anything stay near zero,
+and entries of the first mark (`carriers`) carry nothing else.
+
+Who reads has the original, so that the scene itself is no noise (spread spectrum with an informed reader, Cox et al.
+1997). A matched filter weighs what a suspect's numbers are off by how far each would have been moved, over the variance
+of its level. Numbers that are zero were pruned, and say nothing; nor do entries that are far longer or shorter than
+their neighbours have become. Whoever has a copy may mix the features of a level, if the first layer of a network undoes
+that: so each level is first brought back by the linear map that fits it best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+
+from nerfkit.kernels.hashgrid import GridLayout
+from nerfkit.packed import open_run
+from nerfkit.render import Model
+from nerfkit.stego.carriers import Carriers
+from nerfkit.stego.extract import RATE
+from nerfkit.stego.keys import Key, Secret, StegoError
+from nerfkit.stego.mark import Mark
+from nerfkit.stego.message import FORMATS, Letter, Reading, summed
+
+SHARE = 8.0
+"""By which numbers of the finest level move, at a strength of one."""
+_ALIKE = 4.0
+"""How much more than its neighbours an entry may have grown or shrunk, and still be believed."""
+_FILE = "field.safetensors"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How well a suspect's table agrees with what would move it up, coin by coin; nothing of a key is in it."""
+
+    carriers: Float[Tensor, " n_carriers"]
+    numbers: Float[Tensor, " n_numbers"]
+
+
+def swings(
+    table: Float[Tensor, "entries features"], layout: GridLayout, carriers: Carriers
+) -> Float[Tensor, "entries features"]:
+    """How far each number of the original table moves at a strength of one: away from zero, if its sign is +1."""
+    far = SHARE * table
+    for a, b, resolution in zip(layout.offsets, layout.offsets[1:], layout.resolutions, strict=False):
+        far[a:b] *= resolution / layout.resolutions[-1]
+    far[carriers.entries] = 0.0
+    return far
+
+
+def coins(secret: Secret, n: int) -> Float[Tensor, " n"]:
+    """Of n numbers, +1 or -1."""
+    return torch.from_numpy(2.0 * secret.bits("coins of the numbers", n) - 1.0).float()
+
+
+def moves(far: Float[Tensor, "entries features"], letter: Letter, message: bytes) -> Float[Tensor, "entries features"]:
+    """What a message adds to the numbers of a table whose swings are ``far``, at a strength of one."""
+    n = far.numel()
+    signs = coins(letter.secret, n) * torch.from_numpy(np.resize(letter.write(message), n)).float()
+    return far * signs.view_as(far).to(far.device)
+
+
+def compared(
+    carriers: Carriers,
+    layout: GridLayout,
+    original: Float[Tensor, "entries features"],
+    suspect: Float[Tensor, "entries features"],
+) -> Heard:
+    """What the table of a suspect, of the shape of the original, says. No key is needed for that."""
+    original, suspect = original.detach(), suspect.to(original.device).float().nan_to_num(0.0, 0.0, 0.0)
+    far, off = swings(original, layout, carriers), torch.zeros_like(original)
+    for a, b in zip(layout.offsets, layout.offsets[1:], strict=False):
+        off[a:b] = _off(original[a:b], suspect[a:b], far[a:b])
+    return Heard(carriers.answer(off), (off * far).flatten())
+
+
+def told(carriers: Carriers, letter: Letter, heard: Heard) -> dict[str, Float[np.ndarray, " n_bits"]]:
+    """What each of the two marks says of each bit, in standard deviations of what it would say by chance."""
+    n, n_bits = len(heard.numbers), letter.format.code.n
+    bits, up = carriers.bits_and_coins(letter.secret, n_bits)
+    turned = heard.numbers.cpu() * coins(letter.secret, n)
+    return {
+        "carriers": summed(heard.carriers * up, bits, n_bits),
+        "numbers": summed(turned, torch.arange(n) % n_bits, n_bits),
+    }
+
+
+def inspected(
+    model: Model, mark: Mark, key: Key, path: Path, rate: float = RATE
+) -> tuple[Reading | None, dict[str, int]]:
+    """The message that both marks of a suspect tell together, and how many bits of each agree with it.
+
+    Args:
+        model: the original.
+        path: see `table_of`.
+        rate: chance of a false answer, at most; None is returned above it.
+
+    Raises StegoError or RunError where the suspect cannot be read, or cannot be a copy.
+    """
+    original, suspect = model.field.table, table_of(path)
+    if suspect.shape != original.shape:
+        n, m = (" by ".join(map(str, one.shape)) for one in (suspect, original))
+        raise StegoError(f"{path}: its table is of {n} numbers, that of the run of {m}: it is no copy of it")
+    letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
+    each = told(mark.carriers, letter, compared(mark.carriers, model.field.grid.layout, original, suspect))
+    reading = letter.read(each["carriers"] + each["numbers"])
+    if reading is None or reading.p_value > rate:
+        return None, {}
+    return reading, {name: letter.verify(values, reading.message)[0] for name, values in each.items()}
+
+
+def table_of(path: Path) -> Float[Tensor, "entries features"]:
+    """The table of a run, of one of its checkpoints, or of a file of `compress`. Raises RunError or StegoError."""
+    if not (path / _FILE).exists():
+        return open_run(path).load_checkpoint().field["table"]
+    try:
+        return safetensors.torch.load((path / _FILE).read_bytes())["table"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise StegoError(f"{path / _FILE}: cannot be read as a field ({error})") from None
+
+
+def _off(
+    original: Float[Tensor, "n f"], suspect: Float[Tensor, "n f"], far: Float[Tensor, "n f"]
+) -> Float[Tensor, "n f"]:
+    """What numbers of a level are off by, over their variance; 0 where a number says nothing."""
+    grown = suspect.norm(dim=1) / original.norm(dim=1).clamp_min(1e-30)
+    usual = grown[grown > 0].median() if bool((grown > 0).any()) else grown.new_ones(())
+    said = (suspect != 0) & (grown < _ALIKE * usual)[:, None] & (grown > usual / _ALIKE)[:, None]
+    whole = said.all(1)
+    there, here = original[whole].double(), suspect[whole].double()
+    mixed = torch.linalg.pinv(there.T @ there) @ (there.T @ here)
+    off = (suspect @ torch.linalg.pinv(mixed).float() - original) * said
+    weight = far.square() * said
+    return off / ((weight * off.square()).sum() / weight.sum().clamp_min(1e-30)).clamp_min(1e-30)
