@@ -26,7 +26,10 @@ def letter(number: int = 0, n_bits: int = 48) -> Letter:
 
 @pytest.fixture(scope="module")
 def table() -> Tensor:
-    return torch.randn(LAYOUT.n_entries, 4, generator=torch.Generator().manual_seed(0))
+    """Of which most entries never learnt anything."""
+    generator = torch.Generator().manual_seed(0)
+    learnt = torch.rand(LAYOUT.n_entries, 1, generator=generator) < 0.4
+    return torch.randn(LAYOUT.n_entries, 4, generator=generator) * torch.where(learnt, 1.0, 1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_wrong_keys_hear_fair_coins(table: Tensor, carriers: Carriers) -> None:
     drawn."""
     heard, chance = compared(carriers, LAYOUT, table, marked(table, carriers)), np.random.default_rng(0)
     agreeing = []
-    for number in range(1, 301):
+    for number in range(1, 151):
         one = letter(number)
         values = sum(told(carriers, one, heard).values())
         agreeing.append(one.verify(values, MESSAGE)[0])
@@ -97,7 +100,7 @@ def test_wrong_keys_hear_fair_coins(table: Tensor, carriers: Carriers) -> None:
         assert found is None or found.p_value > 1e-6
     low, high = (np.array([chance_of_agreement(127, a + d) for a in agreeing]) for d in (1, 0))
     assert stats.kstest(chance.uniform(low, high), "uniform").pvalue > 1e-3
-    assert np.mean(agreeing) == pytest.approx(63.5, abs=4 * np.sqrt(127 / 4 / 300))
+    assert np.mean(agreeing) == pytest.approx(63.5, abs=4 * np.sqrt(127 / 4 / 150))
 
 
 @pytest.mark.parametrize("step", [0.02, 0.1, 0.3])
