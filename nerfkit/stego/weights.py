@@ -37,8 +37,8 @@ from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading, summed
 
 SHARE = 8.0
-"""By which numbers of the finest level move, at a strength of one: where carriers alone put renders of lego 50.0 dB from
-unmarked ones, this mark alone puts them 61.3 dB from these."""
+"""By which numbers of the finest level move, at a strength of one: where the carriers alone put renders of lego 50.0 dB
+from unmarked ones, this mark alone puts them 61.3 dB from these."""
 _ALIKE = 4.0
 """How much more than the others of its level an entry may have grown or shrunk, and still be believed."""
 _FILE = "field.safetensors"
