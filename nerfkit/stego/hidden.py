@@ -105,6 +105,24 @@ class Cost:
     """SSIM of what these draw and what was to be drawn, mean."""
 
 
+def taught(
+    model: Model, scene: Scene, payload: Payload, secret: Secret, target: float, plan: Plan
+) -> Generator[tuple[int, int], None, Keeping]:
+    """Hide a payload in a model, in place: the decoder that has learnt to see it. Yields steps taken and in all."""
+    word, unmarked = words_of(secret, 1)
+    views, behind = views_between(scene, _N_VIEWS, (SIDE, SIDE), 1), backdrop(scene)
+    copy = Copy(model, views, behind, word, unmarked, target, plan.alpha)
+    decoder, total = Decoder(), plan.telling + plan.together + plan.drawing
+    for step, _ in hide([copy], decoder, plan):
+        yield step, total
+    wanted = torch.from_numpy(payload.picture).permute(2, 0, 1)
+    lesson = Lesson(copy, wanted, views_between(scene, plan.finished_on, plan.size, 2), *_photographs(scene, plan))
+    for step, _ in learn_to_draw([lesson], decoder, plan):
+        yield plan.telling + plan.together + step, total
+    black = replace(payload, picture=np.zeros_like(payload.picture))
+    return Keeping(decoder.half().float().eval(), word, black)
+
+
 def put(
     run: Run, model: Model, scene: Scene, payload: Payload, key: Key, target: float, plan: Plan
 ) -> Generator[tuple[int, int], None, Cost]:
@@ -112,24 +130,15 @@ def put(
 
     Yields steps taken and steps in all. Raises StegoError where it cannot be read back: nothing is kept then.
     """
-    secret, background = key.of_scene(scene_digest(model)), backdrop(scene)
-    word, unmarked = words_of(secret, 1)
-    copy = Copy(model, views_between(scene, _N_VIEWS, (SIDE, SIDE), 1), background, word, unmarked, target)
-    decoder, total = Decoder(), plan.telling + plan.together + plan.drawing
+    secret, behind = key.of_scene(scene_digest(model)), backdrop(scene)
     looked_at = views_between(scene, N_CHECKED, plan.size, 3)
 
     def pictures() -> list[Picture]:
-        return [picture_of(model, looked_at, view, background) for view in range(N_CHECKED)]
+        return [picture_of(model, looked_at, view, behind) for view in range(N_CHECKED)]
 
-    plain, before = pictures(), against_photographs(model, scene, background)
-    for step, _ in hide([copy], decoder, plan):
-        yield step, total
-    wanted = torch.from_numpy(payload.picture).permute(2, 0, 1)
-    lesson = Lesson(copy, wanted, views_between(scene, plan.finished_on, plan.size, 2), *_photographs(scene, plan))
-    for step, _ in learn_to_draw([lesson], decoder, plan):
-        yield plan.telling + plan.together + step, total
-    marked, after = pictures(), against_photographs(model, scene, background)
-    keeping = Keeping(decoder.half().float().eval(), word, replace(payload, picture=np.zeros_like(payload.picture)))
+    plain, before = pictures(), against_photographs(model, scene, behind)
+    keeping = yield from taught(model, scene, payload, secret, target, plan)
+    marked, after = pictures(), against_photographs(model, scene, behind)
     alone = [keeping.read([one]) for one in marked]
     n_read = sum(one.found for one in alone)
     if n_read < N_CHECKED // 2 or not keeping.read(marked).found:

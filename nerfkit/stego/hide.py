@@ -28,7 +28,7 @@ from torch.nn.functional import l1_loss, mse_loss, relu, softplus
 
 from nerfkit.cameras import Cameras
 from nerfkit.stego.attacks import attacked
-from nerfkit.stego.copies import Copy
+from nerfkit.stego.copies import ALPHA, Copy
 from nerfkit.stego.cost import Picture, as_bytes, picture_of
 from nerfkit.stego.decoder import N_SIGNS, Decoder, as_seen
 
@@ -37,7 +37,7 @@ _HEAD_START = 8.0
 _RATE, _DECODER_RATE, _DRAWING_RATE, _LAST = 1e-3, 2e-3, 2e-2, 0.05
 """Steps of Adam, and the share that is left of them at the end."""
 _PAIRS, _TWICE = 4, 2
-"""Marked and unmarked renders that the decoder sees at once; how often each when the scene moves, too."""
+"""Pairs of a marked and an unmarked render that a step sees; how often the same when the scene moves, too."""
 _MILD = (("jpeg", 45.0, 96.0), ("noise", 0.0, 0.04), ("blur", 0.2, 0.8), ("jpeg", 45.0, 96.0))
 _LIGHT = (("brightness", 0.7, 1.4), ("contrast", 0.7, 1.4))
 _ASIDE = (("crop", 0.6, 1.0), ("rotate", 0.0, 15.0), ("resize", 0.4, 1.0))
@@ -56,6 +56,10 @@ class Plan:
     """Views of full size of each copy; and half as many of its photographs."""
     size: int = 256
     """Pixels across of these."""
+    alpha: float = ALPHA
+    """How much less large weights move."""
+    distorted: bool = True
+    """Whether the decoder sees pictures after what may happen to them, or as they are, as in the paper."""
 
 
 class _Through(torch.autograd.Function):
@@ -76,6 +80,7 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
     Yields steps taken and steps in all. What is drawn of words is learnt by `learn_to_draw`, later.
     """
     chance, total = np.random.default_rng(seed), plan.telling + plan.together
+    rows = (_LIGHT, _MILD) if plan.distorted else ()
     moves = [_by_chance(copy, seed + i) for i, copy in enumerate(copies)]
     marked = [[copy.seen(view) for view in range(len(copy.views))] for copy in copies]
     sees = torch.optim.Adam(decoder.parameters(), _DECODER_RATE)
@@ -84,7 +89,7 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
         for _ in range(_PAIRS):
             which = int(chance.integers(len(copies)))
             view = int(chance.integers(len(marked[which])))
-            loss = loss + _untold(decoder, copies[which], marked[which][view], copies[which].plain[view], chance, 1)
+            loss = loss + _untold(decoder, copies[which], marked[which][view], copies[which].plain[view], chance, rows)
         _step(sees, loss)
         yield step + 1, total
     flat = [torch.nn.Parameter(move) for each in moves for move in each]
@@ -100,7 +105,7 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
         view = int(chance.integers(len(copy.views)))
         picture, plain = copy.seen(view).requires_grad_(), copy.plain[view]
         allowed = 10.0 ** (-(copy.target - _HEAD_START * max(0.0, 1.0 - 2.0 * share)) / 10.0)
-        loss = _untold(decoder, copy, picture, plain, chance, _TWICE)
+        loss = sum(_untold(decoder, copy, picture, plain, chance, rows) for _ in range(_TWICE))
         loss = loss + relu(mse_loss(picture, plain) / allowed - 1.0)
         _step(sees, loss)
         for parameter, gradient in zip(mine, copy.gradients(view, picture.grad), strict=True):
@@ -147,6 +152,7 @@ def learn_to_draw(lessons: list[Lesson], decoder: Decoder, plan: Plan, seed: int
     Of the word of unmarked renders, and of any other, it draws nothing: black. Yields steps taken and steps in all.
     """
     chance = np.random.default_rng(seed)
+    rows = (_ASIDE, _LIGHT, _MILD) if plan.distorted else ()
     examples = [(lesson, *pair) for lesson in lessons for pair in lesson.pairs()]
     draws = [*decoder.draws.parameters()]
     others = [one for one in decoder.parameters() if all(one is not mine for mine in draws)]
@@ -156,7 +162,7 @@ def learn_to_draw(lessons: list[Lesson], decoder: Decoder, plan: Plan, seed: int
         for group, rate in zip(learns.param_groups, rates, strict=True):
             group["lr"] = rate * _LAST ** (step / plan.drawing)
         some = [examples[int(i)] for i in chance.integers(len(examples), size=_PAIRS)]
-        seen = torch.stack([one for _, *pair in some for one in _both(*pair, chance, (_ASIDE, _LIGHT, _MILD))])
+        seen = torch.stack([one for _, *pair in some for one in _both(*pair, chance, rows)])
         words = torch.stack([word for lesson, *_ in some for word in (lesson.copy.word, lesson.copy.unmarked)])
         wanted = [one for lesson, *_ in some for one in (lesson.picture, torch.zeros_like(lesson.picture))]
         said = decoder.signs(seen)
@@ -178,16 +184,13 @@ def _both(
 
 
 def _untold(
-    decoder: Decoder, copy: Copy, marked: Tensor, plain: Tensor, chance: np.random.Generator, times: int
+    decoder: Decoder, copy: Copy, marked: Tensor, plain: Tensor, chance: np.random.Generator, rows: tuple
 ) -> Tensor:
     """How badly the decoder tells a render from the unmarked one, both being distorted alike."""
-    renders, pairs = (marked, plain), []
-    pictures = [as_bytes(one.detach().permute(1, 2, 0)) for one in renders]
-    for _ in range(times):
-        for one, after in zip(renders, _both(*pictures, chance, (_LIGHT, _MILD)), strict=True):
-            pairs.append(_Through.apply(one, after))
-    said = decoder.signs(torch.stack(pairs))
-    return softplus(-copy.word * said[::2]).mean() + softplus(-copy.unmarked * said[1::2]).mean()
+    pictures = [as_bytes(one.detach().permute(1, 2, 0)) for one in (marked, plain)]
+    after = _both(*pictures, chance, rows)
+    said = decoder.signs(torch.stack([_Through.apply(one, next(after)) for one in (marked, plain)]))
+    return softplus(-copy.word * said[0]).mean() + softplus(-copy.unmarked * said[1]).mean()
 
 
 def _distorted(picture: Picture, chance: np.random.Generator, rows: tuple) -> Picture:
