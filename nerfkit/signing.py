@@ -8,14 +8,18 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nerfkit.recording import record, shown
 from nerfkit.terminal import print_table, say
 
 if TYPE_CHECKING:
     from nerfkit.render import Model
+    from nerfkit.signing_flags import Embed
     from nerfkit.stego.extract import Found
     from nerfkit.stego.keys import Key
     from nerfkit.stego.mark import Mark
     from nerfkit.stego.message import Reading
+    from nerfkit.stego.recipients import Named
+    from nerfkit.stego.record import Line
 
 ABSENT = 1
 UNTOLD = 2
@@ -36,33 +40,43 @@ def keygen(words: list[str]) -> int:
 
 
 def embed(words: list[str]) -> int:
-    """Mark a run: a copy whose every render carries a message."""
+    """Mark a run: a copy whose every render carries a message, or tells whose it is."""
     from nerfkit.arguments import parse
     from nerfkit.signing_flags import Embed
     from nerfkit.stego.keys import Key
 
     arguments = parse(Embed, "embed", words)
-    key, message = Key.read(arguments.key), message_of(arguments.message, arguments.bits)
+    key = Key.read(arguments.key)
+    content = _content(arguments)
     from nerfkit.assess import scene_of
     from nerfkit.run import Run
     from nerfkit.stego.embed import embed as put
     from nerfkit.stego.embed import prepared
     from nerfkit.stego.mark import has_mark
+    from nerfkit.stego.message import FORMATS, Letter
+    from nerfkit.stego.recipients import Addresses
+    from nerfkit.stego.record import FILE, Content, note, read_record
 
     run = Run.open(arguments.run)
+    record = run.path / FILE
+    if record.exists():  # what cannot be noted is not made
+        read_record(record)
     out = arguments.out or run.path.with_name(f"{run.path.name}-marked")
     if not has_mark(run):
         say("looking for what can carry a message; this is done once")
     model, mark = prepared(
         run, lambda: scene_of(run, arguments.scene), arguments.profile, arguments.target_psnr, arguments.bits
     )
-    done = put(run, model, mark, key, message, out, ["nerfkit", "embed", str(arguments.run)])
-    terms = mark.terms
+    terms, to = mark.terms, isinstance(content, str)
+    letter = (Addresses if to else Letter)(key.of_scene(terms.scene), FORMATS[terms.n_bits])
+    done = put(run, model, mark, letter, content, out, ["nerfkit", "embed", str(arguments.run)])
+    lines = note(record, key, terms.scene, Content(to=content) if to else Content(content.hex()))
     lost = "" if terms.photo_loss is None else f"; against the photographs {terms.photo_loss:.2f} dB lost"
     rows = {
-        "message": shown(message),
+        **({"to": content} if to else {"message": shown(content)}),
         "marked": f"{terms.psnr:.1f} dB from unmarked, the worst view {terms.worst_psnr:.1f} dB{lost}",
         "read back": f"from {done.n_read} of {done.n_tried} views alone, and from all together",
+        "recorded": f"line {len(lines)} of {record}, {lines[-1].hash}",
     }
     print_table(rows.items())
     say(f"give {out} away, and keep {run.path} and the key")
@@ -91,25 +105,36 @@ def extract(words: list[str]) -> int:
     from nerfkit.signing_flags import Extract
 
     arguments = parse(Extract, "extract", words)
-    mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None)
+
+    lines = _recorded(arguments.run, arguments.record)
+    mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None, lines)
     reading = found.reading
     record: dict[str, Any] = {
-        **_told(reading),
+        **_told(reading, found.recipients),
         "false_positive_rate": arguments.fpr,
         **_pictures(names, found, mark),
     }
     if arguments.json:
         print(json.dumps(record, indent=1))
-    elif reading is None:
-        print("absent")
-        say(f"{found.n_shown} of {len(names)} pictures show the scene, and none of its messages is in them")
     else:
-        print(record["message"])
+        _tell(record, "", f"{record['n_shown']} of {len(names)} pictures, which show the scene")
+    return 0 if record["found"] else ABSENT
+
+
+def _tell(record: dict[str, Any], name: str, source: str) -> None:
+    """What was read, for people: the message and those whose copies it is of, each in a line of its own."""
+    if not record["found"]:
+        print(f"{name}absent")
+        say(f"{name}no message and no recipient of a copy is in {source}")
+    if record["message"] is not None:
+        print(f"{name}{record['message']}")
         say(
-            f"from {found.n_shown} of {len(names)} pictures, {reading.corrected} wrong bits put right; a picture "
-            f"without a message says so with a chance of {reading.p_value:.1e} at most"
+            f"{name}from {source}, {record['corrected']} wrong bits put right; what has no message says so with a "
+            f"chance of {record['p_value']:.1e} at most"
         )
-    return 0 if reading is not None else ABSENT
+    for one in record["recipients"]:
+        print(f"{name}copy of {one['name']}")
+        say(f"{name}from {source}; anybody innocent is named with a chance of {one['p_value']:.1e} at most")
 
 
 @_or_untold
@@ -119,7 +144,7 @@ def verify(words: list[str]) -> int:
     from nerfkit.signing_flags import Verify
 
     arguments = parse(Verify, "verify", words)
-    mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, arguments.message)
+    mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, arguments.message, [])
     agreeing, p = found.verified or (0, 1.0)
     there = p <= arguments.fpr
     record = {
@@ -148,24 +173,21 @@ def inspect(words: list[str]) -> int:
     if not arguments.models:
         raise StegoError("no model to inspect")
     key, model, mark = _owned(arguments.run, arguments.key, arguments.fpr)
+    from nerfkit.stego.record import recipients_of
     from nerfkit.stego.weights import inspected
 
-    each = [(path, *inspected(model, mark, key, path, arguments.fpr)) for path in arguments.models]
-    there = any(reading is not None for _, reading, _ in each)
+    names = recipients_of(_recorded(arguments.run, None), key, mark.terms.scene)
+    models = []
+    for path in arguments.models:
+        found = inspected(model, mark, key, path, arguments.fpr, names)
+        models.append({"name": str(path), **_told(found.reading, found.recipients), "agreeing": found.agreeing})
+    there = any(one["found"] for one in models)
     if arguments.json:
-        models = [{"name": str(path), **_told(reading), "agreeing": agreeing} for path, reading, agreeing in each]
         record = {"found": there, "false_positive_rate": arguments.fpr, "n_bits": _n_bits(mark), "models": models}
         print(json.dumps(record, indent=1))
         return 0 if there else ABSENT
-    for path, reading, agreeing in each:
-        name = "" if len(each) == 1 else f"{path}: "
-        print(f"{name}{'absent' if reading is None else shown(reading.message)}")
-        if reading is not None:
-            marks = ", ".join(f"{n} of its {what}" for what, n in agreeing.items())
-            say(
-                f"{name}{reading.corrected} of {_n_bits(mark)} bits wrong and put right ({marks} agree); a model "
-                f"without a message says so with a chance of {reading.p_value:.1e} at most"
-            )
+    for one in models:
+        _tell(one, "" if len(models) == 1 else f"{one['name']}: ", "its numbers")
     return 0 if there else ABSENT
 
 
@@ -190,6 +212,16 @@ def attack(words: list[str]) -> int:
     return 0
 
 
+def _content(arguments: Embed) -> bytes | str:
+    """The message, or the recipient, of a copy."""
+    from nerfkit.stego.keys import StegoError
+    from nerfkit.stego.recipients import recipient_of
+
+    if (arguments.message is None) == (arguments.to is None):
+        raise StegoError("--message or --to: a copy carries a message or is somebody's, give one of the two")
+    return message_of(arguments.message, arguments.bits) if arguments.to is None else recipient_of(arguments.to)
+
+
 def message_of(text: str, n_bits: int) -> bytes:
     """A message of so many bits: UTF-8, or hexadecimal after 0x. Raises StegoError.
 
@@ -208,21 +240,6 @@ def message_of(text: str, n_bits: int) -> bytes:
             f"--message {text}: is of {len(message)} bytes, expected text of 1 to {n}, or 0x and {n} bytes"
         )
     return message.ljust(n, b"\0")
-
-
-def shown(message: bytes) -> str:
-    """A message as people read it.
-
-    >>> shown(b"ab\\0\\0"), shown(b"\\xff\\0")
-    ('ab', '0xff00')
-    """
-    try:
-        text = message.rstrip(b"\0").decode()
-        if text and text.isprintable():
-            return text
-    except UnicodeDecodeError:
-        pass
-    return f"0x{message.hex()}"
 
 
 def _owned(folder: Path, key_file: Path, rate: float) -> tuple[Key, Model, Mark]:
@@ -244,14 +261,22 @@ def _owned(folder: Path, key_file: Path, rate: float) -> tuple[Key, Model, Mark]
     return key, model, mark
 
 
-def _told(reading: Reading | None) -> dict[str, Any]:
-    """A reading as a record has it."""
+def _recorded(run: Path, file: Path | None) -> list[Line]:
+    """The lines of a record: that of the run if none is named, and none where it has none."""
+    from nerfkit.stego.record import FILE, read_record
+
+    return read_record(file or run / FILE) if file or (run / FILE).exists() else []
+
+
+def _told(reading: Reading | None, recipients: list[Named]) -> dict[str, Any]:
+    """What was read, as a record has it."""
     return {
-        "found": reading is not None,
+        "found": reading is not None or bool(recipients),
         "message": None if reading is None else shown(reading.message),
         "hex": None if reading is None else reading.message.hex(),
         "corrected": None if reading is None else reading.corrected,
         "p_value": 1.0 if reading is None else reading.p_value,
+        "recipients": [{"name": one.name, "p_value": one.p_value} for one in recipients],
     }
 
 
@@ -263,7 +288,7 @@ def _n_bits(mark: Mark) -> int:
 
 
 def _read(
-    folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None
+    folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None, lines: list[Line]
 ) -> tuple[Mark, list[str], Found]:
     from nerfkit.stego.keys import StegoError
 
@@ -273,13 +298,14 @@ def _read(
     from nerfkit.stego.extract import extract as read
     from nerfkit.stego.extract import hear
     from nerfkit.stego.pictures import pictures_of
+    from nerfkit.stego.record import recipients_of
 
     message = None if expected is None else message_of(expected, mark.terms.n_bits)
     names, heard = [], []
     for name, picture in pictures_of(list(paths)):
         names.append(name)
         heard.append(hear(model, mark, picture))
-    return mark, names, read(mark, key, heard, rate, message)
+    return mark, names, read(mark, key, heard, rate, message, recipients_of(lines, key, mark.terms.scene))
 
 
 def _pictures(names: list[str], found: Found, mark: Mark) -> dict[str, Any]:
@@ -294,5 +320,6 @@ SIGNING: dict[str, Callable[[list[str]], int]] = {
     "extract": extract,
     "verify": verify,
     "inspect": inspect,
+    "record": record,
     "attack": attack,
 }

@@ -19,18 +19,20 @@ class Keygen:
 
 @dataclass(frozen=True)
 class Embed:
-    """Mark a run: write a copy of it whose every render carries a message.
+    """Mark a run: write a copy of it whose every render carries a message, or tells whose copy it is.
 
     The run stays as it is, unmarked; keep it, as pictures are read with its help, and give copies away. A further
-    message takes a second.
+    copy takes a second. Each is noted in the record, RUN/record.jsonl.
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of the run, unmarked."""
     key: Annotated[Path, arg(metavar="FILE")]
     """Of nerfkit keygen."""
-    message: str
+    message: str | None = None
     """Text of up to 6 bytes, or as many bytes in hexadecimal digits after 0x; 8 and 12 bytes with --bits 64 and 96."""
+    to: Annotated[str | None, arg(metavar="NAME")] = None
+    """Whom the copy is for, instead of a message: it is told also from pictures that several recipients mixed."""
     out: Annotated[Path | None, arg(metavar="FOLDER", aliases=["-o"])] = None
     """Folder of the marked run. By default RUN-marked beside it."""
     bits: Literal[48, 64, 96] = 48
@@ -46,7 +48,8 @@ class Embed:
 
 @dataclass(frozen=True)
 class Extract:
-    """Read the message of pictures: exit code 0 if there is one, 1 if there is none, 2 if it cannot be told."""
+    """Read the message of pictures, and whose copies they are of: exit code 0 if there is one, or somebody, 1 if there
+    is none, 2 if it cannot be told."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of the run, unmarked."""
@@ -55,7 +58,9 @@ class Extract:
     key: Annotated[Path, arg(metavar="FILE")]
     """Of nerfkit keygen."""
     fpr: Annotated[float, arg(metavar="RATE")] = 1e-6
-    """How often pictures without a message may be said to have one, at most."""
+    """How often pictures without a message may be said to have one, at most, and as often anyone innocent be named."""
+    record: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Of the copies, for their recipients. By default RUN/record.jsonl."""
     json: bool = False
     """Print the record as JSON."""
 
@@ -93,6 +98,20 @@ class Inspect:
     """How often a model without a message may be said to have one, at most."""
     json: bool = False
     """Print the record as JSON."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Say whether a record is whole, and what stands in it: exit code 0 if it is, 2 if it is not."""
+
+    record: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked, or the file."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Opens what it sealed: messages and recipients."""
+    head: Annotated[str | None, arg(metavar="HASH")] = None
+    """Of a line, as it was printed once: it must be there still. Without it nobody sees that lines were cut off."""
+    json: bool = False
+    """Print the lines as JSON; with a key, also what proves each to others."""
 
 
 @dataclass(frozen=True)

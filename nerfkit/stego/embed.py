@@ -25,6 +25,7 @@ from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
 from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, write_mark
 from nerfkit.stego.message import FORMATS, Letter
+from nerfkit.stego.recipients import Addresses
 from nerfkit.stego.weights import moves, swings
 
 PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
@@ -47,7 +48,7 @@ class Embedded:
     run: Run
     mark: Mark
     n_read: int
-    """Of ``n_tried`` views, those that alone tell the message."""
+    """Of ``n_tried`` views, those that alone tell what the copy carries."""
     n_tried: int
 
 
@@ -82,22 +83,24 @@ def prepared(
     return model, mark
 
 
-def embed(run: Run, model: Model, mark: Mark, key: Key, message: bytes, out: Path, command: list[str]) -> Embedded:
-    """A marked copy of a run in the folder ``out``, after its message was read from renders of it.
+def embed(
+    run: Run, model: Model, mark: Mark, letter: Letter | Addresses, content: bytes | str, out: Path, command: list[str]
+) -> Embedded:
+    """A marked copy of a run in the folder ``out``, after what it carries was read from renders of it.
+
+    Args:
+        content: a message of a letter, or a recipient of addresses.
 
     Raises StegoError where it cannot be read back; nothing is written then.
     """
-    letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
-    with moved(model, mark, letter, message):
+    with moved(model, mark, letter, content):
         pictures = [_picture(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]
         table = model.field.table.detach().cpu().clone()
     heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
-    alone = [letter.read(fused(mark, letter, [one])) for one in heard]
-    n_read = sum(one is not None and one.message == message for one in alone)
-    whole = letter.read(fused(mark, letter, heard)) if heard else None
-    if whole is None or whole.message != message or whole.p_value > RATE:
+    n_read = sum(letter.tells(fused(mark, letter, [one]), content, RATE) for one in heard)
+    if not heard or not letter.tells(fused(mark, letter, heard), content, RATE):
         raise StegoError(
-            f"{run.path}: at {mark.terms.psnr:.1f} dB the message does not read back from {len(pictures)} renders, "
+            f"{run.path}: at {mark.terms.psnr:.1f} dB the mark does not read back from {len(pictures)} renders, "
             f"{len(heard)} of which are found in the scene; nothing was written, try --target-psnr "
             f"{mark.terms.psnr - 4:.0f}"
         )
@@ -181,13 +184,13 @@ def _anyone(n_bits: int) -> tuple[Letter, bytes]:
 
 
 @contextmanager
-def moved(model: Model, mark: Mark, letter: Letter, message: bytes) -> Iterator[None]:
-    """The model with a message in it, for as long as the block lasts."""
+def moved(model: Model, mark: Mark, letter: Letter | Addresses, content: bytes | str) -> Iterator[None]:
+    """The model with both marks in it, for as long as the block lasts."""
     table, strength = model.field.table, mark.terms.strength
     with torch.no_grad():
         original = table.clone()
-        table += strength * moves(swings(table, model.field.grid.layout, mark.carriers), letter, message)
-        table[mark.carriers.entries] += strength * mark.carriers.moves(letter.secret, letter.write(message))
+        table += strength * moves(swings(table, model.field.grid.layout, mark.carriers), letter, content)
+        table[mark.carriers.entries] += strength * mark.carriers.moves(letter.secret, letter.write(content))
     try:
         yield
     finally:

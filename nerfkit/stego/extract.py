@@ -6,6 +6,7 @@ counts as one reading. Chances of single pictures are never multiplied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading, summed
 from nerfkit.stego.reading import read_picture
+from nerfkit.stego.recipients import Addresses, Named
 
 RATE = 1e-6
 """Chance of a false answer up to which a message counts as found."""
@@ -34,6 +36,8 @@ class Found:
     """Bits of each picture that agree with the message that was found (or asked for); None: not of this scene."""
     verified: tuple[int, float] | None
     """Bits of all pictures together that agree with the message asked for, and the chance of as many."""
+    recipients: list[Named]
+    """Those whose copies the pictures are of; several where copies were mixed."""
 
 
 def hear(model: Model, mark: Mark, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, " n"] | None:
@@ -41,7 +45,7 @@ def hear(model: Model, mark: Mark, picture: UInt8[np.ndarray, "h w 3"]) -> Float
     return read_picture(model, mark.carriers, mark.landmarks, picture, mark.terms.background)
 
 
-def fused(mark: Mark, letter: Letter, heard: list[Float[Tensor, " n"]]) -> Float[np.ndarray, " n_bits"]:
+def fused(mark: Mark, letter: Letter | Addresses, heard: list[Float[Tensor, " n"]]) -> Float[np.ndarray, " n_bits"]:
     """What pictures together say of each bit, in standard deviations of what they would say by chance of one."""
     n_bits = letter.format.code.n
     bits, coins = mark.carriers.bits_and_coins(letter.secret, n_bits)
@@ -54,17 +58,19 @@ def extract(
     heard: list[Float[Tensor, " n"] | None],
     rate: float = RATE,
     expected: bytes | None = None,
+    names: Sequence[str] = (),
 ) -> Found:
     """The message of pictures of which `hear` told what they say.
 
     Args:
         rate: chance of a false answer, at most.
         expected: a message that is asked for: whether it is there can be told more surely than which is.
+        names: all recipients of copies. That one who is innocent is named has this rate of its own.
     """
     letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
     shown = [one for one in heard if one is not None]
     if not shown:
-        return Found(None, 0, [None] * len(heard), None)
+        return Found(None, 0, [None] * len(heard), None, [])
     values = fused(mark, letter, shown)
     reading = letter.read(values)
     if reading is not None and reading.p_value > rate:
@@ -74,4 +80,6 @@ def extract(
         None if one is None or message is None else letter.verify(fused(mark, letter, [one]), message)[0]
         for one in heard
     ]
-    return Found(reading, len(shown), each, None if expected is None else letter.verify(values, expected))
+    verified = None if expected is None else letter.verify(values, expected)
+    addresses = Addresses(letter.secret, letter.format)
+    return Found(reading, len(shown), each, verified, addresses.named(values, list(names), rate))

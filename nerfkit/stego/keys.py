@@ -54,6 +54,10 @@ class Key:
         """The secret of one scene, of its digest."""
         return Secret(_hkdf(self.secret, scene.encode(), b"nerfkit mark"))
 
+    def derived(self, purpose: str) -> bytes:
+        """32 bytes for a purpose, which say nothing of the key nor of what is derived for another."""
+        return _hkdf(self.secret, b"", f"nerfkit {purpose}".encode())
+
     def write(self, path: Path) -> None:
         """Write the key file, which its owner alone may read. Raises StegoError where there is a file already."""
         body = {"nerfkit key": SCHEMA, "name": self.name, "secret": base64.b64encode(self.secret).decode()}

@@ -82,6 +82,11 @@ class Letter:
         p = min(1.0, 2.0**self.format.n_bits * chance_of_sum(np.abs(values), float(agreeing.sum())))
         return Reading(message, wrong, p)
 
+    def tells(self, values: Float[np.ndarray, " n"], message: bytes, rate: float) -> bool:
+        """Whether values spell this message, more plainly than chance would at this rate."""
+        reading = self.read(values)
+        return reading is not None and reading.message == message and reading.p_value <= rate
+
     def verify(self, values: Float[np.ndarray, " n"], message: bytes) -> tuple[int, float]:
         """How many of the bits agree with a known message, and the chance that as many do for a key drawn at random:
         P(Binomial(n, 1/2) >= agreeing), exactly."""

@@ -17,6 +17,7 @@ that: so each level is first brought back by the linear map that fits it best.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from nerfkit.stego.extract import RATE
 from nerfkit.stego.keys import Key, Secret, StegoError
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading, summed
+from nerfkit.stego.recipients import Addresses, Named
 
 SHARE = 8.0
 """By which numbers of the finest level move, at a strength of one: where the carriers alone put renders of lego 50.0 dB
@@ -50,6 +52,16 @@ class Heard:
 
     carriers: Float[Tensor, " n_carriers"]
     numbers: Float[Tensor, " n_numbers"]
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What a suspect's numbers say."""
+
+    reading: Reading | None
+    recipients: list[Named]
+    agreeing: dict[str, int]
+    """Bits of each mark that agree with the message that was found."""
 
 
 def swings(
@@ -68,10 +80,12 @@ def coins(secret: Secret, n: int) -> Float[Tensor, " n"]:
     return torch.from_numpy(2.0 * secret.bits("coins of the numbers", n) - 1.0).float()
 
 
-def moves(far: Float[Tensor, "entries features"], letter: Letter, message: bytes) -> Float[Tensor, "entries features"]:
-    """What a message adds to the numbers of a table whose swings are ``far``, at a strength of one."""
+def moves(
+    far: Float[Tensor, "entries features"], letter: Letter | Addresses, content: bytes | str
+) -> Float[Tensor, "entries features"]:
+    """What a message, or a recipient, adds to the numbers of a table whose swings are ``far``, at a strength of one."""
     n = far.numel()
-    signs = coins(letter.secret, n) * torch.from_numpy(np.resize(letter.write(message), n)).float()
+    signs = coins(letter.secret, n) * torch.from_numpy(np.resize(letter.write(content), n)).float()
     return far * signs.view_as(far).to(far.device)
 
 
@@ -101,14 +115,15 @@ def told(carriers: Carriers, letter: Letter, heard: Heard) -> dict[str, Float[np
 
 
 def inspected(
-    model: Model, mark: Mark, key: Key, path: Path, rate: float = RATE
-) -> tuple[Reading | None, dict[str, int]]:
-    """The message that both marks of a suspect tell together, and how many bits of each agree with it.
+    model: Model, mark: Mark, key: Key, path: Path, rate: float = RATE, names: Sequence[str] = ()
+) -> Inspected:
+    """What both marks of a suspect tell together.
 
     Args:
         model: the original.
         path: see `table_of`.
-        rate: chance of a false answer, at most; None is returned above it.
+        rate: chance of a false answer, at most; as `extract.extract`.
+        names: all recipients of copies.
 
     Raises StegoError or RunError where the suspect cannot be read, or cannot be a copy.
     """
@@ -118,10 +133,13 @@ def inspected(
         raise StegoError(f"{path}: its table is of {n} numbers, that of the run of {m}: it is no copy of it")
     letter = Letter(key.of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
     each = told(mark.carriers, letter, compared(mark.carriers, model.field.grid.layout, original, suspect))
-    reading = letter.read(each["carriers"] + each["numbers"])
+    values = each["carriers"] + each["numbers"]
+    recipients = Addresses(letter.secret, letter.format).named(values, list(names), rate)
+    reading = letter.read(values)
     if reading is None or reading.p_value > rate:
-        return None, {}
-    return reading, {name: letter.verify(values, reading.message)[0] for name, values in each.items()}
+        return Inspected(None, recipients, {})
+    agreeing = {name: letter.verify(one, reading.message)[0] for name, one in each.items()}
+    return Inspected(reading, recipients, agreeing)
 
 
 def table_of(path: Path) -> Float[Tensor, "entries features"]:

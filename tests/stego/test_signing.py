@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -281,10 +282,65 @@ def test_what_cannot_be_marked_is_one_sentence(
         ["--message", "0x12"],
         ["--message", "ok", "--bits", "64"],
         ["--message", "ok", "--target-psnr", "30"],
+        ["--message", "ok", "--to", "Ada"],
+        ["--to", " "],
+        [],
     ):
         code, _, err = call(capsys, "embed", signed.run, "--key", signed.key, "-o", tmp_path / "no", *words)
         assert (code, err.count("\n")) == (2, 1), words
         assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture(scope="module")
+def given(signed: Signed, views: Cameras, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray]]:
+    """A run of which Ada and Bob were given a copy; a render of Ada's, and two that mix theirs pixel for pixel."""
+    root = tmp_path_factory.mktemp("given")
+    shutil.copytree(signed.run, root / "run")
+    renders = []
+    for name in ("Ada", "Bob"):
+        words = ["embed", root / "run", "--key", signed.key, "--to", name, "-o", root / name]
+        assert main([str(word) for word in words]) == 0
+        renders.append(np.stack(pictures_of(load_model(Run.open(root / name)), views[[0, 1, 2]])))
+    both = np.stack(renders).astype(float).mean(0).round().astype(np.uint8)
+    return root / "run", [renders[0][0], *both[1:]]
+
+
+def test_whose_copy_a_picture_is_of_is_told(
+    signed: Signed, given: tuple[Path, list[np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, (of_one, *of_two) = given
+    Image.fromarray(of_one).save(tmp_path / "one.png")
+    code, out, err = call(capsys, "extract", run, tmp_path / "one.png", "--key", signed.key)
+    assert (code, out.strip()) == (0, "copy of Ada") and "innocent" in err
+    code, out, _ = call(capsys, "extract", run, tmp_path / "one.png", "--key", signed.key, "--json")
+    body = json.loads(out)
+    assert code == 0 and body["found"] and body["message"] is None
+    assert [one["name"] for one in body["recipients"]] == ["Ada"] and body["recipients"][0]["p_value"] < 1e-10
+    code, out, _ = call(
+        capsys, "extract", run, tmp_path / "one.png", "--key", signed.key, "--record", signed.run / "record.jsonl"
+    )
+    assert (code, out.strip()) == (1, "absent")
+    (tmp_path / "mixed").mkdir()
+    for number, picture in enumerate(of_two):
+        Image.fromarray(picture).save(tmp_path / "mixed" / f"{number}.png")
+    code, out, _ = call(capsys, "extract", run, tmp_path / "mixed", "--key", signed.key)
+    assert code == 0 and sorted(out.splitlines()) == ["copy of Ada", "copy of Bob"]
+
+
+def test_every_copy_is_recorded(
+    signed: Signed, given: tuple[Path, list[np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "record", given[0], "--key", signed.key)
+    assert code == 0 and out.splitlines()[-2].endswith("for Bob") and out.splitlines()[-1].startswith("head")
+    for word in ("ours", "for Ada", "for Bob"):
+        assert out.count(word) == 1
+    shutil.copytree(given[0], tmp_path / "run")
+    record = tmp_path / "run" / "record.jsonl"
+    data = record.read_bytes()
+    record.write_bytes(data[:-9])
+    code, _, err = call(capsys, "embed", tmp_path / "run", "--key", signed.key, "--to", "Eve", "-o", tmp_path / "no")
+    assert (code, err.count("\n")) == (2, 1) and "not written to its end" in err
+    assert not (tmp_path / "no").exists() and record.read_bytes() == data[:-9]
 
 
 def test_a_copy_says_nothing_of_key_or_message(signed: Signed) -> None:
