@@ -13,7 +13,7 @@ from nerfkit.terminal import print_table, say
 
 if TYPE_CHECKING:
     from nerfkit.render import Model
-    from nerfkit.signing_flags import Embed
+    from nerfkit.signing_flags import Embed, Extract
     from nerfkit.stego.extract import Found
     from nerfkit.stego.keys import Key
     from nerfkit.stego.mark import Mark
@@ -105,7 +105,7 @@ def extract(words: list[str]) -> int:
     from nerfkit.signing_flags import Extract
 
     arguments = parse(Extract, "extract", words)
-
+    _check_credentials(arguments)
     lines = _recorded(arguments.run, arguments.record)
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None, lines)
     reading = found.reading
@@ -118,6 +118,8 @@ def extract(words: list[str]) -> int:
         print(json.dumps(record, indent=1))
     else:
         _tell(record, "", f"{record['n_shown']} of {len(names)} pictures, which show the scene")
+    if arguments.c2pa is not None:
+        _give_credentials(arguments, mark, reading)
     return 0 if record["found"] else ABSENT
 
 
@@ -210,6 +212,25 @@ def attack(words: list[str]) -> int:
         Image.fromarray(result).save(aside)
     print(out)
     return 0
+
+
+def _check_credentials(arguments: Extract) -> None:
+    from nerfkit.stego.keys import StegoError
+
+    if arguments.c2pa is not None and not (len(arguments.pictures) == 1 and arguments.pictures[0].is_file()):
+        raise StegoError("--c2pa: is for one picture, in a file")
+
+
+def _give_credentials(arguments: Extract, mark: Mark, reading: Reading | None) -> None:
+    from nerfkit.stego.c2pa import binding, with_manifest
+    from nerfkit.stego.keys import Key
+
+    if reading is None:
+        say(f"{arguments.c2pa}: not written, as there is no message that a manifest could name")
+        return
+    signer = arguments.c2pa_by or Key.read(arguments.key)
+    with_manifest(arguments.pictures[0], arguments.c2pa, binding(mark.terms.scene, reading.message), signer)
+    say(f"{arguments.c2pa}: the picture with a manifest of its message")
 
 
 def _content(arguments: Embed) -> bytes | str:

@@ -61,6 +61,10 @@ class Extract:
     """How often pictures without a message may be said to have one, at most, and as often anyone innocent be named."""
     record: Annotated[Path | None, arg(metavar="FILE")] = None
     """Of the copies, for their recipients. By default RUN/record.jsonl."""
+    c2pa: Annotated[Path | None, arg(metavar="OUT")] = None
+    """Write a copy of the one picture with a signed manifest of its message: content credentials."""
+    c2pa_by: Annotated[tuple[Path, Path] | None, arg(metavar="CHAIN PRIVATE")] = None
+    """Who signs that, instead of the key: PEM files of a certificate chain and its private key."""
     json: bool = False
     """Print the record as JSON."""
 

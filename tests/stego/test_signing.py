@@ -343,6 +343,19 @@ def test_every_copy_is_recorded(
     assert not (tmp_path / "no").exists() and record.read_bytes() == data[:-9]
 
 
+def test_a_picture_gets_a_manifest_of_its_message(
+    signed: Signed, renders: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    c2pa = pytest.importorskip("c2pa", reason="content credentials need c2pa-python")
+    Image.fromarray(renders[0]).save(tmp_path / "a.png")
+    words = ["extract", signed.run, tmp_path / "a.png", "--key", signed.key, "--c2pa", tmp_path / "out.png"]
+    code, out, _ = call(capsys, *words)
+    assert (code, out.strip()) == (0, "ours")
+    with c2pa.Reader(tmp_path / "out.png") as reader:
+        assert b"ours".hex() in reader.json()
+    assert call(capsys, "extract", signed.run, tmp_path, *words[3:])[0] == 2
+
+
 def test_a_copy_says_nothing_of_key_or_message(signed: Signed) -> None:
     secret = json.loads(signed.key.read_text())["secret"].encode()
     for file in (path for folder in (signed.copy, signed.run) for path in folder.rglob("*") if path.is_file()):
