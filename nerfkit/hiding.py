@@ -13,19 +13,22 @@ if TYPE_CHECKING:
     from nerfkit.stego.keys import Key
 
 
-def hide(arguments: Embed, key: Key, payload_file: Path, out: Path) -> int:
+def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     """Write a copy of a run whose renders show a picture or a file to whoever has the key."""
-    from nerfkit.assess import scene_of
+    from nerfkit.assess import backdrop, scene_of
     from nerfkit.run import Run
+    from nerfkit.stego.cost import against_photographs
     from nerfkit.stego.embed import markable, target_of, write_copy
     from nerfkit.stego.hidden import N_CHECKED, put
     from nerfkit.stego.hide import Plan
     from nerfkit.stego.payload import Payload
 
-    payload = Payload.of(payload_file)
+    payload = Payload.of(file)
     run = Run.open(arguments.run)
     model, scene = markable(run), scene_of(run, arguments.scene)
-    target = arguments.target_psnr or target_of(model, scene, arguments.profile)
+    target = arguments.target_psnr
+    if target is None:
+        target = target_of(arguments.profile, against_photographs(model, scene, backdrop(scene)))
     cost = finished(put(run, model, scene, payload, key, target, Plan()), "hiding")
     field = {name: tensor.detach().cpu() for name, tensor in model.field.state_dict().items()}
     write_copy(run, field, out, ["nerfkit", "embed", str(arguments.run)])

@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nerfkit.hiding import hide, show
 from nerfkit.recording import record, shown
 from nerfkit.terminal import print_table, say
 
@@ -48,6 +49,9 @@ def embed(words: list[str]) -> int:
     arguments = parse(Embed, "embed", words)
     key = Key.read(arguments.key)
     content = _content(arguments)
+    out = arguments.out or arguments.run.with_name(f"{arguments.run.name}-marked")
+    if isinstance(content, Path):
+        return hide(arguments, key, content, out)
     from nerfkit.assess import scene_of
     from nerfkit.run import Run
     from nerfkit.stego.embed import embed as put
@@ -61,7 +65,6 @@ def embed(words: list[str]) -> int:
     record = run.path / FILE
     if record.exists():  # what cannot be noted is not made
         read_record(record)
-    out = arguments.out or run.path.with_name(f"{run.path.name}-marked")
     if not has_mark(run):
         say("looking for what can carry a message; this is done once")
     model, mark = prepared(
@@ -103,9 +106,12 @@ def extract(words: list[str]) -> int:
     """Read the message of pictures of a run, with its error rate."""
     from nerfkit.arguments import parse
     from nerfkit.signing_flags import Extract
+    from nerfkit.stego.keys import Key
 
     arguments = parse(Extract, "extract", words)
     _check_credentials(arguments)
+    if arguments.hidden is not None:
+        return 0 if show(arguments, Key.read(arguments.key), arguments.hidden) else ABSENT
     lines = _recorded(arguments.run, arguments.record)
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, None, lines)
     reading = found.reading
@@ -233,13 +239,15 @@ def _give_credentials(arguments: Extract, mark: Mark, reading: Reading | None) -
     say(f"{arguments.c2pa}: the picture with a manifest of its message")
 
 
-def _content(arguments: Embed) -> bytes | str:
-    """The message, or the recipient, of a copy."""
+def _content(arguments: Embed) -> bytes | str | Path:
+    """The message or the recipient of a copy, or the file that it hides."""
     from nerfkit.stego.keys import StegoError
     from nerfkit.stego.recipients import recipient_of
 
-    if (arguments.message is None) == (arguments.to is None):
-        raise StegoError("--message or --to: a copy carries a message or is somebody's, give one of the two")
+    if sum(one is not None for one in (arguments.message, arguments.to, arguments.hide)) != 1:
+        raise StegoError("--message, --to, --hide: a copy carries a message, is somebody's or hides a file: give one")
+    if arguments.hide is not None:
+        return arguments.hide
     return message_of(arguments.message, arguments.bits) if arguments.to is None else recipient_of(arguments.to)
 
 

@@ -33,6 +33,9 @@ class Embed:
     """Text of up to 6 bytes, or as many bytes in hexadecimal digits after 0x; 8 and 12 bytes with --bits 64 and 96."""
     to: Annotated[str | None, arg(metavar="NAME")] = None
     """Whom the copy is for, instead of a message: it is told also from pictures that several recipients mixed."""
+    hide: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A picture that renders shall show to who has the key, or any file of up to 780 bytes, instead of a message:
+    the colours of the model learn it, which takes a few minutes."""
     out: Annotated[Path | None, arg(metavar="FOLDER", aliases=["-o"])] = None
     """Folder of the marked run. By default RUN-marked beside it."""
     bits: Literal[48, 64, 96] = 48
@@ -61,6 +64,8 @@ class Extract:
     """How often pictures without a message may be said to have one, at most, and as often anyone innocent be named."""
     record: Annotated[Path | None, arg(metavar="FILE")] = None
     """Of the copies, for their recipients. By default RUN/record.jsonl."""
+    hidden: Annotated[Path | None, arg(metavar="OUT")] = None
+    """Write the picture or the file that they show, of embed --hide, instead of reading a message."""
     c2pa: Annotated[Path | None, arg(metavar="OUT")] = None
     """Write a copy of the one picture with a signed manifest of its message: content credentials."""
     c2pa_by: Annotated[tuple[Path, Path] | None, arg(metavar="CHAIN PRIVATE")] = None

@@ -37,11 +37,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("train",),
     ("sparsity", "stego", "lift", "viewer"),
-    ("terminal", "arguments", "signing_flags", "recording", "signing", "session", "verbs", "cli", "__main__"),
+    ("terminal", "arguments", "signing_flags", "recording", "hiding", "signing", "session", "verbs", "cli", "__main__"),
 )
 PLACE = {name: (layer, spot) for layer, names in enumerate(LAYERS) for spot, name in enumerate(names)}
 MAX_FILE, MAX_FUNCTION, MAX_ARGUMENTS = 400, 60, 8
-MAY_PRINT = {"cli.py", "verbs.py", "recording.py", "signing.py", "terminal.py", "train/progress.py"}
+MAY_PRINT = {"cli.py", "verbs.py", "recording.py", "hiding.py", "signing.py", "terminal.py", "train/progress.py"}
 LIGHT = {
     "__init__.py",
     "__main__.py",
@@ -50,6 +50,7 @@ LIGHT = {
     "arguments.py",
     "signing_flags.py",
     "recording.py",
+    "hiding.py",
     "signing.py",
     "verbs.py",
     "cli.py",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nerfkit.assess import backdrop, truth
-from nerfkit.cameras import Cameras
+from nerfkit.assess import backdrop
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
 from nerfkit.stego.carriers import calibrate
+from nerfkit.stego.cost import Picture, against_photographs, picture_of, psnr, worst_psnr
 from nerfkit.stego.extract import RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
@@ -65,11 +61,7 @@ def prepared(
 
     Raises StegoError for a run that cannot be marked, or other terms than those it was marked by.
     """
-    if run.config.train.tiles:
-        raise StegoError(f"{run.path}: is in tiles; mark one of them, such as {run.path}/tiles/1")
-    if run.config.field.head != "none":
-        raise StegoError(f"{run.path}: has a convolutional head, behind which a mark cannot be read; train without")
-    model = load_model(run)
+    model = markable(run)
     mark = read_mark(run, model)
     if mark is None:
         mark = _made(run, model, scene_fn(), profile, target, n_bits)
@@ -83,6 +75,32 @@ def prepared(
     return model, mark
 
 
+def markable(run: Run) -> Model:
+    """The model of a run that can be marked. Raises StegoError for one that cannot."""
+    if run.config.train.tiles:
+        raise StegoError(f"{run.path}: is in tiles; mark one of them, such as {run.path}/tiles/1")
+    if run.config.field.head != "none":
+        raise StegoError(f"{run.path}: has a convolutional head, behind which a mark cannot be read; train without")
+    return load_model(run)
+
+
+def target_of(profile: str, photographed: float | None) -> float:
+    """PSNR of marked against unmarked renders that a profile asks for, dB, where that against photographs is known."""
+    least = PROFILES[profile]
+    return least if photographed is None else max(least, photographed + _BELOW_PHOTOS[profile])
+
+
+def write_copy(run: Run, changed: dict[str, Tensor], out: Path, command: list[str]) -> Run:
+    """A marked copy of a run: the same but for some tensors of its field."""
+    checkpoint, scene = run.load_checkpoint(), run.provenance["scene"]
+    root = Path(scene["absolute"])
+    made = Run.create(out, run.config, root, scene["name"], run.frame, scene["fingerprint"], run.splits, command)
+    made.note({"marked": True})
+    field = {**checkpoint.field, **changed}
+    made.save_checkpoint(checkpoint.step, field, checkpoint.sampler, checkpoint.optimizer, checkpoint.state)
+    return made
+
+
 def embed(
     run: Run, model: Model, mark: Mark, letter: Letter | Addresses, content: bytes | str, out: Path, command: list[str]
 ) -> Embedded:
@@ -94,7 +112,7 @@ def embed(
     Raises StegoError where it cannot be read back; nothing is written then.
     """
     with moved(model, mark, letter, content):
-        pictures = [_picture(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]
+        pictures = _pictures(model, mark)
         table = model.field.table.detach().cpu().clone()
     heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
     n_read = sum(letter.tells(fused(mark, letter, [one]), content, RATE) for one in heard)
@@ -106,12 +124,7 @@ def embed(
         )
     if not has_mark(run):
         write_mark(run, mark)
-    checkpoint, scene = run.load_checkpoint(), run.provenance["scene"]
-    root = Path(scene["absolute"])
-    made = Run.create(out, run.config, root, scene["name"], run.frame, scene["fingerprint"], run.splits, command)
-    made.note({"marked": True})
-    field = {**checkpoint.field, "table": table}
-    made.save_checkpoint(checkpoint.step, field, checkpoint.sampler, checkpoint.optimizer, checkpoint.state)
+    made = write_copy(run, {"table": table}, out, command)
     return Embedded(made, mark, n_read, len(pictures))
 
 
@@ -147,29 +160,24 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
     terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None)
     mark = Mark(terms, carriers, landmarks, cameras)
-    looked_at = held_out[:: -(-len(held_out) // _VIEWS)] if held_out else []
-    against_photos = _psnr(_photographed(model, scene, looked_at, background)) if looked_at else None
-    least = PROFILES[profile]
-    if against_photos is not None:
-        least = max(least, against_photos + _BELOW_PHOTOS[profile])
-    mark = _as_strong(model, mark, least if target is None else target)
-    if against_photos is not None:
+    photographed = against_photographs(model, scene, background)
+    mark = _as_strong(model, mark, target_of(profile, photographed) if target is None else target)
+    if photographed is not None:
         with moved(model, mark, *_anyone(n_bits)):
-            then = _psnr(_photographed(model, scene, looked_at, background))
-        mark = replace(mark, terms=replace(mark.terms, photo_loss=against_photos - then))
+            then = against_photographs(model, scene, background)
+        mark = replace(mark, terms=replace(mark.terms, photo_loss=photographed - then))
     return mark
 
 
 def _as_strong(model: Model, mark: Mark, target: float) -> Mark:
     """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further."""
-    background = mark.terms.background
-    plain = [_seen(model, mark.views, view, background) for view in range(len(mark.views))]
+    plain = _pictures(model, mark)
     strength = 10.0 ** (-target / 20.0)
     for _ in range(_ROUNDS):
         mark = replace(mark, terms=replace(mark.terms, strength=strength))
         with moved(model, mark, *_anyone(mark.terms.n_bits)):
-            off = [_off(_seen(model, mark.views, view, background), plain[view]) for view in range(len(plain))]
-        mean, worst = _psnr(off), _psnr([max(off)])
+            pairs = list(zip(_pictures(model, mark), plain, strict=True))
+        mean, worst = psnr(pairs), worst_psnr(pairs)
         mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
         short = target - min(mean, worst + _WORST)
         if abs(short) < _WITHIN:
@@ -198,25 +206,6 @@ def moved(model: Model, mark: Mark, letter: Letter | Addresses, content: bytes |
             table.copy_(original)
 
 
-def _picture(model: Model, cameras: Cameras, view: int, background: str) -> UInt8[np.ndarray, "h w 3"]:
-    return (render_image(model, cameras, view, background).rgb.clamp(0, 1) * 255).round().byte().numpy()
-
-
-def _seen(model: Model, cameras: Cameras, view: int, background: str) -> Float[Tensor, "h w 3"]:
-    """As a file of 8 bits shows it."""
-    return torch.from_numpy(_picture(model, cameras, view, background)).float() / 255
-
-
-def _photographed(model: Model, scene: Scene, views: list[int], background: str) -> list[float]:
-    """How far renders are from the photographs."""
-    return [_off(_seen(model, scene.cameras, view, background), truth(scene, view, background)) for view in views]
-
-
-def _off(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"]) -> float:
-    """Mean squared difference."""
-    return max(float((a - b).square().mean()), 1e-10)
-
-
-def _psnr(errors: list[float]) -> float:
-    """Mean over pictures, dB."""
-    return fmean(-10 * math.log10(error) for error in errors)
+def _pictures(model: Model, mark: Mark) -> list[Picture]:
+    """What the mark's views show."""
+    return [picture_of(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]

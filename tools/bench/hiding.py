@@ -61,7 +61,7 @@ def measure(rows: Rows, run: Run, arguments: argparse.Namespace) -> None:
             plain = [picture_of(model, views, i, behind) for i in range(len(views))]
             before = against_photographs(model, scene, behind)
             plan, began = Plan(alpha=alpha, distorted=not arguments.undistorted), time.process_time()
-            strength = target or target_of(model, scene, "balanced")
+            strength = target or target_of("balanced", before)
             steps = taught(model, scene, payload, Key(bytes(32)).of_scene("bench"), strength, plan)
             keeping = finished(steps, f"hiding in {run.path.name}")
             seconds = time.process_time() - began
