@@ -22,8 +22,9 @@ from jaxtyping import Float
 from nerfkit.stego.keys import Secret, StegoError
 from nerfkit.stego.message import Format, chance_of_sum
 
-_SUSPECT = 0.1
-"""Chance of any innocent looking as guilty, up to which a word is taken out before others are tried."""
+_SUSPECT = 0.5
+"""Chance of any innocent looking as guilty, up to which a word is taken out before others are tried: a wrong one costs
+little."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_taking_out_the_others_shows_more_than_the_sum_alone() -> None:
 def test_an_innocent_is_named_no_more_often_than_was_said(how: str) -> None:
     """P(p <= a) <= a over the innocents' words, for values that are full of other words."""
     chance, rate = np.random.default_rng(3), 0.05
-    named, n_trials = 0, 300
+    named, n_trials = 0, 150
     for number in range(n_trials):
         own = addresses(number)
         found = own.named(values_of(own, NAMES[:3], how, chance), NAMES, rate)

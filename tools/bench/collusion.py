@@ -1,6 +1,7 @@
 """Who is named when several recipients mix their copies: on what pictures say of each bit.
 
     python tools/bench/collusion.py [--trials 1000] [--recipients 100] [--copies 2 3 5 8] [--signals 2 4 8] [--bits 48]
+                                    [--words 200000]
 
 A trial draws a key, takes the words of some of its recipients, mixes them as the table's rows say and adds the noise of
 a reading: ``signal`` is what one copy says of a bit, in standard deviations of that noise. Printed is how often one of
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--recipients", type=int, default=100)
     parser.add_argument("--copies", type=int, nargs="+", default=[2, 3, 5, 8])
     parser.add_argument("--signals", type=float, nargs="+", default=[2.0, 4.0, 8.0])
+    parser.add_argument("--words", type=int, default=200_000, help="for the second table, for each of 50 values")
     parser.add_argument("--bits", type=int, default=48, choices=FORMATS)
     options = parser.parse_args()
     print("| copies | mixed by | " + " | ".join(f"signal {signal:g}" for signal in options.signals) + " | innocents |")
@@ -83,12 +85,14 @@ def main() -> None:
             rows = [trials(n_copies, how, signal, options) for signal in options.signals]
             shares = " | ".join(f"{100 * found / options.trials:.1f} %" for found, _ in rows)
             print(f"| {n_copies} | {how} | {shares} | {sum(row[1] for row in rows)} |", flush=True)
+    if not options.words:
+        return
     levels = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
     print("\n| copies | mixed by | " + " | ".join(f"a = {level:g}" for level in levels) + " |")
     print("|---|---|" + "---|" * len(levels))
     for how in HOW:
-        counts = reached(3, how, levels, 50, 200_000)
-        print(f"| 3 | {how} | " + " | ".join(f"{count / 1e7:.1e}" for count in counts) + " |", flush=True)
+        shares = reached(3, how, levels, 50, options.words) / (50 * options.words)
+        print(f"| 3 | {how} | " + " | ".join(f"{share:.1e}" for share in shares) + " |", flush=True)
 
 
 if __name__ == "__main__":
