@@ -18,8 +18,8 @@ def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     from nerfkit.assess import backdrop, scene_of
     from nerfkit.run import Run
     from nerfkit.stego.cost import against_photographs
-    from nerfkit.stego.embed import markable, target_of, write_copy
-    from nerfkit.stego.hidden import N_CHECKED, put
+    from nerfkit.stego.embed import markable, write_copy
+    from nerfkit.stego.hidden import N_CHECKED, put, target_of
     from nerfkit.stego.hide import Plan
     from nerfkit.stego.payload import Payload
 

@@ -30,8 +30,7 @@ from nerfkit.run import Run
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.copies import ALPHA
 from nerfkit.stego.cost import against_photographs, picture_of, psnr, worst_psnr
-from nerfkit.stego.embed import target_of
-from nerfkit.stego.hidden import taught
+from nerfkit.stego.hidden import target_of, taught
 from nerfkit.stego.hide import Plan
 from nerfkit.stego.keys import Key
 from nerfkit.stego.payload import Payload
