@@ -1,7 +1,7 @@
 """Whether renders show what is hidden in them: a picture in a run, drawn from held-out renders, attacked and not.
 
     python tools/bench/hiding.py RESULTS.jsonl RUN... [--scene FOLDER] [--targets 44] [--alphas 0.5] [--undistorted]
-                                 [--views 24] [--size 400] [--attacks none jpeg:75 ...]
+                                 [--views 24] [--size 400] [--attacks none jpeg:75 ...] [--picture FILE]
     python tools/bench/hiding.py RESULTS.jsonl --table
 
 For each strength (PSNR of marked against unmarked renders; by default that of `embed --hide`) and each alpha of the
@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from PIL import Image
 from record import Rows, record
@@ -29,7 +31,7 @@ from nerfkit.render import load_model
 from nerfkit.run import Run
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.copies import ALPHA
-from nerfkit.stego.cost import against_photographs, picture_of, psnr, worst_psnr
+from nerfkit.stego.cost import Picture, against_photographs, picture_of, psnr, worst_psnr
 from nerfkit.stego.hidden import target_of, taught
 from nerfkit.stego.hide import Plan
 from nerfkit.stego.keys import Key
@@ -77,6 +79,16 @@ def measure(rows: Rows, run: Run, arguments: argparse.Namespace) -> None:
                     figures[f"{name}_signs"] = fmean(one.agreeing for one in seen)
                     figures[f"{name}_ssim"] = [ssim(torch.from_numpy(one.drawn), wanted) for one in seen]
                 rows.add(record("hiding", **row, attack=by, **cost, **figures))
+            if arguments.picture is not None:
+                drawn = keeping.read([attacked(marked[0], "jpeg:75")]).drawn
+                Image.fromarray(side_by_side(plain[0], marked[0], drawn)).save(arguments.picture, quality=92)
+
+
+def side_by_side(plain: Picture, marked: Picture, drawn: np.ndarray) -> Picture:
+    """A render without and with what is hidden, twenty times their difference, and what is drawn of the second."""
+    apart = 127.5 + 20.0 * (marked.astype(np.float32) - plain)
+    large = cv2.resize(drawn, plain.shape[1::-1], interpolation=cv2.INTER_NEAREST) * 255.0
+    return np.hstack([plain, marked, apart, large]).clip(0, 255).round().astype(np.uint8)
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -104,6 +116,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=24)
     parser.add_argument("--size", type=int, default=400)
     parser.add_argument("--attacks", nargs="+", default=ATTACKS)
+    parser.add_argument("--picture", type=Path, help="of the last: unmarked, marked, the difference, what is drawn")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     rows = Rows(arguments.results)
