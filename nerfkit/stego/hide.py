@@ -52,7 +52,7 @@ class Plan:
     telling: int = 400
     together: int = 600
     drawing: int = 2000
-    finished_on: int = 96
+    finished_on: int = 160
     """Views of full size of each copy; and half as many of its photographs."""
     size: int = 256
     """Pixels across of these."""
