@@ -85,11 +85,9 @@ def gradient_of(
     for part in torch.arange(len(rays), device=model.device).split(sizes):
         some = rays[part]
         zero, half = torch.zeros(len(part), 3, device=model.device), torch.full((len(part),), 0.5, device=model.device)
-        table.grad = None
+        table.grad = total  # each backward pass adds to it
         seen = render_rays(model.field, model.sampler, some, zero, half, capacity=_ROOM)
         (seen.rgb * upstream[part]).sum().backward()
-        if table.grad is not None:
-            total += table.grad
     table.grad = None
     return total
 
@@ -100,7 +98,8 @@ def calibrate(model: Model, cameras: Cameras, views: list[int]) -> Carriers:
     if layout.n_features < 2:
         raise StegoError("entries of one feature cannot change their colour alone; train with field.n_features 2 or 4")
     bright, dense = torch.zeros_like(field.table), torch.zeros_like(field.table)
-    seen = torch.zeros(layout.n_entries, 4, device=model.device)
+    n_tables = -(-4 // layout.n_features)
+    seen = [torch.zeros_like(field.table) for _ in range(n_tables)]
     nearness = reach = 0.0
     for view in views[:: -(-len(views) // _VIEWS)]:
         stride = -(-int(cameras.width[view]) // _SIDE)
@@ -113,11 +112,14 @@ def calibrate(model: Model, cameras: Cameras, views: list[int]) -> Carriers:
     widths = [nearness / max(reach, 1e-9) / scale for scale in layout.scales]
     first = min(range(layout.n_levels - _N_LEVELS + 1), key=lambda i: abs(math.log(widths[i] / _WIDTH)))
     among = slice(layout.offsets[first], layout.offsets[first + _N_LEVELS])
-    return _chosen(bright[among], dense[among], seen[among], layout.offsets[first])
+    watched = torch.cat([table[among] for table in seen], 1)[:, :4]
+    return _chosen(bright[among], dense[among], watched, layout.offsets[first])
 
 
-def _look(model: Model, rays: Rays, bright: Tensor, dense: Tensor, seen: Tensor) -> tuple[float, float]:
+def _look(model: Model, rays: Rays, bright: Tensor, dense: Tensor, seen: list[Tensor]) -> tuple[float, float]:
     """Add what rays tell of the entries: gradients of luminance and of log densities, and who sees them, where.
+
+    The latter are four columns, weights and these times places, of one table after the other.
 
     Returns the rays' opacities, summed, and the same over the distances.
     """
@@ -126,32 +128,27 @@ def _look(model: Model, rays: Rays, bright: Tensor, dense: Tensor, seen: Tensor)
     staged = render_in_stages(model.field, model.sampler, rays, zero, half)
     luma = torch.tensor(LUMA, device=model.device)
     weights = staged.weights.detach()
-    table.grad = None
+    table.grad = bright  # a backward pass adds to it
     (staged.rgb[:, :3] @ luma).sum().backward(retain_graph=True)
-    bright += table.grad
-    table.grad = None
+    table.grad = dense
     (weights * staged.sigmas[staged.rows[: len(weights)]].clamp_min(1e-6).log()).sum().backward()
-    dense += table.grad
     table.grad = None
     places = sample_positions(rays, staged.reached)[: len(weights)]
-    seen += _gathered(model, places, torch.cat([weights[:, None], weights[:, None] * places], 1))
+    _gather(model, places, torch.cat([weights[:, None], weights[:, None] * places], 1), seen)
     t = staged.t_sum.detach() / staged.opacity.detach().clamp_min(1e-6)
     opaque = staged.opacity.detach()
     return float(opaque.sum()), float((opaque / t.clamp_min(1e-6))[opaque > 0.5].sum())
 
 
-def _gathered(model: Model, places: Float[Tensor, "n 3"], values: Float[Tensor, "n 4"]) -> Float[Tensor, "entries 4"]:
-    """Values at places, summed over the entries of the table by the weights with which these are blended there."""
-    grid, holder = model.field.grid, torch.zeros_like(model.field.table)
+def _gather(model: Model, places: Float[Tensor, "n 3"], values: Float[Tensor, "n 4"], sums: list[Tensor]) -> None:
+    """Add values at places to the entries of tables, by the weights with which these are blended there."""
+    grid, holder = model.field.grid, torch.empty_like(model.field.table)
     n_levels, n_features = grid.layout.n_levels, grid.layout.n_features
-    columns = []
-    for two in values.split(2, 1):
+    for some, table in zip(values.split(n_features, 1), sums, strict=True):
         spread = torch.zeros(len(places), n_levels, n_features, device=places.device)
-        spread[..., :2] = two[:, None]
-        holder.grad = None
+        spread[..., : some.shape[1]] = some[:, None]
+        holder.grad = table
         grid.backward(contract(places, grid.half), spread.flatten(1), holder)
-        columns.append(holder.grad[:, :2])
-    return torch.cat(columns, 1)
 
 
 def _chosen(bright: Tensor, dense: Tensor, seen: Tensor, first: int) -> Carriers:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nerfkit.assess import backdrop
+from nerfkit.cameras import Cameras
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
@@ -33,6 +34,8 @@ _WORST = 2.0
 _VIEWS = 8
 """Views in which strength is measured, and read back."""
 _SIDE = 512
+_SPARSE = 0.5
+"""Of these the share of rows and columns on which strength is measured: the same rays, fewer."""
 _ROUNDS, _WITHIN = 5, 0.05
 """Looks for the strength, at most, and by how much it may be off, dB."""
 
@@ -112,7 +115,7 @@ def embed(
     Raises StegoError where it cannot be read back; nothing is written then.
     """
     with moved(model, mark, letter, content):
-        pictures = _pictures(model, mark)
+        pictures = _pictures(model, mark.views, mark.terms.background)
         table = model.field.table.detach().cpu().clone()
     heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
     n_read = sum(letter.tells(fused(mark, letter, [one]), content, RATE) for one in heard)
@@ -171,12 +174,13 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
 
 def _as_strong(model: Model, mark: Mark, target: float) -> Mark:
     """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further."""
-    plain = _pictures(model, mark)
+    views = mark.views.scaled(_SPARSE)
+    plain = _pictures(model, views, mark.terms.background)
     strength = 10.0 ** (-target / 20.0)
     for _ in range(_ROUNDS):
         mark = replace(mark, terms=replace(mark.terms, strength=strength))
         with moved(model, mark, *_anyone(mark.terms.n_bits)):
-            pairs = list(zip(_pictures(model, mark), plain, strict=True))
+            pairs = list(zip(_pictures(model, views, mark.terms.background), plain, strict=True))
         mean, worst = psnr(pairs), worst_psnr(pairs)
         mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
         short = target - min(mean, worst + _WORST)
@@ -206,6 +210,6 @@ def moved(model: Model, mark: Mark, letter: Letter | Addresses, content: bytes |
             table.copy_(original)
 
 
-def _pictures(model: Model, mark: Mark) -> list[Picture]:
-    """What the mark's views show."""
-    return [picture_of(model, mark.views, view, mark.terms.background) for view in range(len(mark.views))]
+def _pictures(model: Model, views: Cameras, background: str) -> list[Picture]:
+    """What views show."""
+    return [picture_of(model, views, view, background) for view in range(len(views))]
