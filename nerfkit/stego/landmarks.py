@@ -15,65 +15,74 @@ from functools import cached_property
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.render import Model, render_image
-from nerfkit.types import Rays
+from nerfkit.stego.pinhole import Projective, fitted
 
 _VIEWS = 48
 """Renders in which landmarks are looked for, at most."""
-_SIDE = 640
+_SIDE = 400
 """Pixels of a picture's longer side, above which it is looked at in a smaller size."""
 _N_FEATURES = 2000
 _CONTRAST = 0.02
 _OPAQUE = 0.9
 """Opacity of the places where landmarks may be."""
+_ASKING, _NEAREST = 128, 12
+"""Features that ask which renders look like a picture, and in how many of these, the likest, all are looked for."""
 _LIKE = 0.7
 """Cosine of descriptors that may be of the same place."""
-_N_LIKE = 16
+_N_LIKE = 8
 _SAME = 0.02
 """Places that are nearer than this, as a share of the scene's size, are the same."""
 _AMONG, _BATCH = (20, 40, 80, 160, 320, 640, 60, 120), 300
-"""RANSAC: among how many of the surest matches six are picked, and how often; each time the best is a guess."""
-_TRIED, _PROMISING = 8, 8
+"""RANSAC: among how many of the surest matches points are picked, and how often; each time the best is a guess."""
+_TRIED, _PROMISING = 4, 8
 """Cameras of a batch that are looked at closely: those on which most matches agree, at least so many."""
 _TOLERANCE = 3.0
 """Pixels by which a match may be off while a camera is looked for."""
 _LONGER = (1.0, 1.5, 2.3)
 """Focal lengths that are tried, in units of that of the scene's cameras."""
-_STIFF = 1e6
-"""Price of pixels that are not square: a hundredth is as dear as a hundred matches being off by a pixel."""
+_LONG = 3000
+"""How often three are picked where the lens is taken as known, at most."""
 _LEAST = 12
 """Matches that have to agree on a camera. Of wrong ones, seven hardly ever agree."""
+_PLENTY = 30
+"""Matches with which a camera need not be compared with others."""
 
 
 @dataclass(frozen=True)
-class Projective:
-    """A camera given by its matrix: pixels (x, y) = (P X)[:2] / (P X)[2], X homogeneous, in scene coordinates."""
+class _Matches:
+    """Features of a picture and the landmarks that are like them."""
 
-    matrix: Float[np.ndarray, "3 4"]
-    """Its left 3x3 part has a positive determinant and its third row gives depths that are positive before it."""
+    pixels: Float[np.ndarray, "m 2"]
+    points: Float[np.ndarray, "m k 3"]
+    """Of each feature those that are likest, the likest first."""
+    likeness: Float[np.ndarray, "m k"]
 
-    def project(self, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
-        """Pixels of points, and their depths up to a positive factor."""
-        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]
-        depth = seen[:, 2]
-        return seen[:, :2] / np.where(np.abs(depth) < 1e-12, 1e-12, depth)[:, None], depth
+    def doubt(self, same: float) -> Float[np.ndarray, " m"]:
+        """How much nearer to a feature the best landmark is than the next best place, in the space of descriptors."""
+        apart = np.sqrt(np.maximum(2.0 - 2.0 * self.likeness, 0.0))
+        elsewhere = np.linalg.norm(self.points - self.points[:, :1], axis=2) > same
+        return apart[:, 0] / np.where(elsewhere, apart, 2.0).min(1)
 
-    def rays(self, pixels: Float[Tensor, "n 2"]) -> Rays:
-        """Rays through pixels, scene coordinates."""
-        inverse = np.linalg.inv(self.matrix[:, :3])
-        eye = torch.from_numpy(-inverse @ self.matrix[:, 3]).float()
-        ends = torch.cat([pixels.double(), torch.ones(len(pixels), 1)], 1) @ torch.from_numpy(inverse).double().T
-        directions = torch.nn.functional.normalize(ends, dim=1).float()
-        forward = torch.nn.functional.normalize(torch.from_numpy(self.matrix[2, :3].copy()), dim=0).float()
-        return Rays(eye.expand(len(pixels), 3).contiguous(), directions, directions @ forward)
+    def with_more(self, camera: Projective) -> tuple[Projective, int]:
+        """A camera by all features that lie where it sees a landmark like them, and how many these are.
 
-    def scaled(self, x: float, y: float) -> Projective:
-        """The camera of the picture resized by these factors."""
-        return Projective(np.diag([x, y, 1.0]) @ self.matrix)
+        Features that are like several places count as well, where one of these is seen there.
+        """
+        alike = self.likeness > _LIKE
+        for reach in (4.0 * _TOLERANCE, 2.0 * _TOLERANCE, _TOLERANCE):
+            at, depth = camera.project(self.points.reshape(-1, 3))
+            aside = np.linalg.norm(at.reshape(*alike.shape, 2) - self.pixels[:, None], axis=2)
+            fits = (aside < reach) & (depth.reshape(alike.shape) > 0) & alike
+            which, seen = np.where(fits, aside, np.inf).argmin(1), fits.any(1)
+            if seen.sum() < 6:
+                return camera, 0
+            camera = fitted(camera, self.points[seen, which[seen]], self.pixels[seen])
+        return camera, int(seen.sum())
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class Landmarks:
 
     points: Float[np.ndarray, "n 3"]
     descriptors: UInt8[np.ndarray, "n 128"]
+    views: Int[np.ndarray, " n"]
+    """Number of the render that each was found in."""
     focal: float
     """Focal length of the cameras that the scene was seen through, in units of a picture's longer side."""
 
@@ -94,31 +105,30 @@ class Landmarks:
         pixels, found = _features(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY))
         if min(len(pixels), len(self.points)) < _LEAST:
             return
-        likeness, like = (torch.from_numpy(found) @ self._directions.T).topk(_N_LIKE, 1)
-        likeness, like = likeness.numpy(), like.numpy()
-        order = np.argsort(self._doubt(likeness, like), kind="stable")
-        for camera in self._searched(pixels, like, likeness > _LIKE, order, size):
+        near = self._near(torch.from_numpy(found))
+        likeness, like = (torch.from_numpy(found) @ self._directions[near].T).topk(min(_N_LIKE, len(near)), 1)
+        matches = _Matches(pixels, self.points[near[like].numpy()].astype(np.float64), likeness.numpy())
+        order = np.argsort(matches.doubt(_SAME * self._size), kind="stable")
+        for camera in self._searched(matches, order, size):
             yield camera.scaled(width / size[0], height / size[1])
 
-    def _searched(
-        self,
-        pixels: Float[np.ndarray, "m 2"],
-        like: Int[np.ndarray, "m k"],
-        alike: Bool[np.ndarray, "m k"],
-        order: Int[np.ndarray, " m"],
-        size: tuple[int, int],
-    ) -> Iterator[Projective]:
+    def _near(self, found: Float[Tensor, "m 128"]) -> Int[Tensor, " k"]:
+        """Landmarks of the renders that look like a picture: those that hold what is likest to some of its features."""
+        likeness, which = (found[:: -(-len(found) // _ASKING)] @ self._directions.T).max(1)
+        views = torch.from_numpy(self.views).long()
+        votes = torch.zeros(int(views.max()) + 1).index_add_(0, views[which], (8.0 * (likeness - 1.0)).exp())
+        likest = torch.zeros(len(votes), dtype=torch.bool)
+        likest[votes.topk(min(_NEAREST, len(votes))).indices] = True
+        return likest[views].nonzero()[:, 0]
+
+    def _searched(self, matches: _Matches, order: Int[np.ndarray, " m"], size: tuple[int, int]) -> Iterator[Projective]:
         """Cameras on which many features agree, by RANSAC among the surest first (as in Chum and Matas 2005)."""
         chance = np.random.default_rng(0)
         for n in _AMONG:
-            among = order[:n]
-            points, seen = self.points[like[among, 0]].astype(np.float64), pixels[among]
-            picks = np.argsort(chance.random((_BATCH, len(among))), 1)[:, :6]
-            cameras = [Projective(matrix) for matrix in _direct(points[picks], seen[picks])]
-            agreeing = np.array([_agreeing(camera, points, seen, _TOLERANCE).sum() for camera in cameras])
-            promising = [i for i in np.argsort(-agreeing, kind="stable")[:_TRIED] if agreeing[i] >= _PROMISING]
-            guesses = [cameras[i] for i in promising] + self._by_known_lens(points, seen, size)
-            better = [self._with_more(camera, pixels, like, alike) for camera in guesses]
+            points, seen = matches.points[order[:n], 0], matches.pixels[order[:n]]
+            better = [matches.with_more(camera) for camera in self._by_known_lens(points, seen, size)]
+            if not better or max(better, key=lambda one: one[1])[1] < _PLENTY:
+                better += [matches.with_more(camera) for camera in _by_any_lens(points, seen, chance)]
             better = [one for one in better if one[1] >= _LEAST]
             if better:
                 yield max(better, key=lambda one: one[1])[0]
@@ -131,7 +141,7 @@ class Landmarks:
         Three points tell them, of a plane, too. What was cut off makes the lens seem longer.
         """
         found = []
-        settings = {"iterationsCount": _BATCH, "reprojectionError": 2 * _TOLERANCE, "flags": cv2.SOLVEPNP_AP3P}
+        settings = {"iterationsCount": _LONG, "reprojectionError": 2 * _TOLERANCE, "flags": cv2.SOLVEPNP_AP3P}
         for longer in _LONGER:
             focal = longer * self.focal * max(size)
             inner = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
@@ -139,29 +149,6 @@ class Landmarks:
             if good and agreeing is not None and len(agreeing) >= _PROMISING:
                 found.append(Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1)))
         return found
-
-    def _with_more(
-        self, camera: Projective, pixels: np.ndarray, like: np.ndarray, alike: np.ndarray
-    ) -> tuple[Projective, int]:
-        """A camera by all features that lie where it sees a landmark like them, and how many these are.
-
-        Features that are like several places count as well, where one of these is seen there.
-        """
-        for reach in (4.0 * _TOLERANCE, 2.0 * _TOLERANCE, _TOLERANCE):
-            at, depth = camera.project(self.points[like].reshape(-1, 3))
-            aside = np.linalg.norm(at.reshape(*like.shape, 2) - pixels[:, None], axis=2)
-            fits = (aside < reach) & (depth.reshape(like.shape) > 0) & alike
-            which, seen = np.where(fits, aside, np.inf).argmin(1), fits.any(1)
-            if seen.sum() < 6:
-                return camera, 0
-            camera = fitted(camera, self.points[like[seen, which[seen]]], pixels[seen])
-        return camera, int(seen.sum())
-
-    def _doubt(self, likeness: Float[np.ndarray, "m k"], like: Int[np.ndarray, "m k"]) -> Float[np.ndarray, " m"]:
-        """How much nearer to a feature the best landmark is than the next best place, in the space of descriptors."""
-        apart = np.sqrt(np.maximum(2.0 - 2.0 * likeness, 0.0))
-        elsewhere = np.linalg.norm(self.points[like] - self.points[like[:, :1]], axis=2) > _SAME * self._size
-        return apart[:, 0] / np.where(elsewhere, apart, 2.0).min(1)
 
     @cached_property
     def _directions(self) -> Float[Tensor, "n 128"]:
@@ -175,10 +162,10 @@ class Landmarks:
 
 def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], background: str) -> Landmarks:
     """The landmarks of a model, in renders of some of these views."""
-    points, descriptors = [np.zeros((0, 3), np.float32)], [np.zeros((0, 128), np.uint8)]
+    points, descriptors, of = [np.zeros((0, 3), np.float32)], [np.zeros((0, 128), np.uint8)], [np.zeros(0, np.int16)]
     longer = torch.maximum(cameras.width, cameras.height)[views]
     focal = float((cameras.fl_x[views] / longer).median())
-    for view in views[:: -(-len(views) // _VIEWS)]:
+    for number, view in enumerate(views[:: -(-len(views) // _VIEWS)]):
         factor = min(1.0, _SIDE / max(int(cameras.width[view]), int(cameras.height[view])))
         camera = cameras[[view]].scaled(factor) if factor < 1.0 else cameras[[view]]
         seen = render_image(model, camera, 0, background)
@@ -192,7 +179,8 @@ def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], backgro
         places = rays.rays_o + rays.rays_d * seen.distance[at[:, 1], at[:, 0]][:, None]
         points.append(places.numpy()[opaque])
         descriptors.append((found[opaque] * 512).clip(0, 255).round().astype(np.uint8))
-    return Landmarks(np.concatenate(points).astype(np.float32), np.concatenate(descriptors), focal)
+        of.append(np.full(int(opaque.sum()), number, np.int16))
+    return Landmarks(np.concatenate(points).astype(np.float32), np.concatenate(descriptors), np.concatenate(of), focal)
 
 
 def _features(gray: UInt8[np.ndarray, "h w"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 128"]]:
@@ -212,9 +200,18 @@ def _unit(descriptors: np.ndarray) -> Float[np.ndarray, "n 128"]:
     return each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-6)
 
 
-def _agreeing(camera: Projective, points: np.ndarray, pixels: np.ndarray, within: float) -> Bool[np.ndarray, " n"]:
-    at, depth = camera.project(points)
-    return (depth > 0) & (np.linalg.norm(at - pixels, axis=1) < within)
+def _by_any_lens(
+    points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], chance: np.random.Generator
+) -> list[Projective]:
+    """Cameras on which most matches agree, by six of them each, whatever was done to the picture."""
+    picks = np.argsort(chance.random((_BATCH, len(points))), 1)[:, :6]
+    matrices = _direct(points[picks], pixels[picks])
+    seen = points @ matrices[:, :, :3].transpose(0, 2, 1) + matrices[:, None, :, 3]
+    depth = seen[..., 2]
+    aside = np.linalg.norm(seen[..., :2] / np.where(depth > 0, depth, np.inf)[..., None] - pixels, axis=2)
+    agreeing = ((depth > 0) & (aside < _TOLERANCE)).sum(1)
+    best = np.argsort(-agreeing, kind="stable")[:_TRIED]
+    return [Projective(matrices[i]) for i in best if agreeing[i] >= _PROMISING]
 
 
 def _direct(points: Float[np.ndarray, "b n 3"], pixels: Float[np.ndarray, "b n 2"]) -> Float[np.ndarray, "b 3 4"]:
@@ -238,55 +235,3 @@ def _direct(points: Float[np.ndarray, "b n 3"], pixels: Float[np.ndarray, "b n 2
     found = outer @ matrix @ inner
     before = (found[:, None, 2, :3] * points).sum(-1) + found[:, None, 2, 3]
     return found * np.where((before > 0).mean(1) > 0.5, 1.0, -1.0)[:, None, None]
-
-
-def fitted(camera: Projective, points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"]) -> Projective:
-    """The pinhole for which matches are least off, from a camera nearby; those that are far off count little.
-
-    Gauss-Newton steps in focal length, ratio of a pixel's sides, principal point, rotation and place; the ratio costs
-    something, as few points on a plane would leave it free.
-    """
-    numbers = _taken_apart(camera.matrix)
-    for _ in range(8):
-        matrix = _put_together(numbers)
-        at, depth = Projective(matrix).project(points)
-        off = pixels - at
-        weight = 1.0 / (1.0 + (off**2).sum(1))  # Cauchy's, of a pixel
-        x = np.concatenate([points, np.ones_like(points[:, :1])], 1) / depth[:, None]
-        slope = np.zeros((len(points), 2, 12))
-        slope[:, 0, :4] = slope[:, 1, 4:8] = x
-        slope[:, 0, 8:], slope[:, 1, 8:] = -at[:, :1] * x, -at[:, 1:] * x
-        tiny = 1e-6 * np.maximum(np.abs(numbers), 1e-2)
-        by_number = np.stack([(_put_together(numbers + d) - matrix).ravel() / d.sum() for d in np.diag(tiny)], 1)
-        slope = slope @ by_number
-        normal = np.einsum("nia,nib,n->ab", slope, slope, weight)
-        wanted = np.einsum("nia,ni,n->a", slope, off, weight)
-        normal[1, 1] += _STIFF
-        wanted[1] -= _STIFF * numbers[1]
-        scale = np.sqrt(np.diag(normal)) + 1e-12
-        step = np.linalg.solve(normal / np.outer(scale, scale) + 1e-9 * np.eye(10), wanted / scale) / scale
-        step[[0, 1, 4, 5, 6]] = np.clip(step[[0, 1, 4, 5, 6]], -0.3, 0.3)  # a wrong camera must not fly off
-        numbers = numbers + step
-        if (np.abs(step) * scale).max() < 1e-4 * np.sqrt(len(points)):
-            break
-    return Projective(_put_together(numbers))
-
-
-def _put_together(numbers: Float[np.ndarray, " 10"]) -> Float[np.ndarray, "3 4"]:
-    """K [R | t] of log focal length, log ratio of a pixel's sides, principal point, rotation vector and t."""
-    focal, ratio, cx, cy = numbers[:4]
-    inner = np.array([[np.exp(focal), 0.0, cx], [0.0, np.exp(focal + ratio), cy], [0.0, 0.0, 1.0]])
-    return inner @ np.concatenate([cv2.Rodrigues(numbers[4:7])[0], numbers[7:, None]], 1)
-
-
-def _taken_apart(matrix: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, " 10"]:
-    """The inverse of `_put_together`, of the nearest matrix that is one: what is skewed is made straight."""
-    matrix = matrix / np.linalg.norm(matrix[2, :3])
-    a, b, c = matrix[:, :3]
-    cx, cy = a @ c, b @ c
-    x, y = a - cx * c, b - cy * c
-    fx, fy = np.linalg.norm(x), np.linalg.norm(y)
-    u, _, v = np.linalg.svd(np.stack([x / fx, y / fy, c]))
-    turn = u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
-    t = np.linalg.solve(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), matrix[:, 3])
-    return np.concatenate([[np.log(fx), np.log(fy / fx), cx, cy], cv2.Rodrigues(turn)[0][:, 0], t])

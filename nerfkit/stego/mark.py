@@ -25,7 +25,7 @@ from nerfkit.stego.carriers import Carriers
 from nerfkit.stego.keys import StegoError
 from nerfkit.stego.landmarks import Landmarks
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of ``mark.json``."""
 _FOLDER, _FILE = "mark", "carriers.safetensors"
 _OF_VIEWS = ("c2w", "fl_x", "fl_y", "cx", "cy", "width", "height", "distortion")
@@ -80,6 +80,7 @@ def write_mark(run: Run, mark: Mark) -> None:
         "steps": mark.carriers.steps.cpu().float(),
         "points": torch.from_numpy(mark.landmarks.points),
         "descriptors": torch.from_numpy(mark.landmarks.descriptors),
+        "views": torch.from_numpy(mark.landmarks.views),
         "focal": torch.tensor(mark.landmarks.focal, dtype=torch.float64),
         **{f"views.{name}": getattr(mark.views, name).cpu().contiguous() for name in _OF_VIEWS},
     }
@@ -100,11 +101,11 @@ def read_mark(run: Run, model: Model) -> Mark | None:
         terms = Terms(**body)
         tensors = safetensors.torch.load(Path(path).read_bytes())
         carriers = Carriers(tensors["entries"].long().to(model.device), tensors["steps"].to(model.device))
-        seen = (tensors["points"].numpy(), tensors["descriptors"].numpy(), float(tensors["focal"]))
+        seen = [tensors[name].numpy() for name in ("points", "descriptors", "views")]
         views = Cameras(**{name: tensors[f"views.{name}"] for name in _OF_VIEWS})
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RunError) as error:
         why = str(error) or type(error).__name__
         raise StegoError(f"{path}: the mark cannot be read ({why}); nerfkit embed makes it anew without it") from None
     if terms.scene != scene_digest(model):
         raise StegoError(f"{run.path}: has learnt on since it was marked; remove its folder {_FOLDER} to mark it anew")
-    return Mark(terms, carriers, Landmarks(*seen), views)
+    return Mark(terms, carriers, Landmarks(*seen, float(tensors["focal"])), views)

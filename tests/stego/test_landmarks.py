@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from nerfkit.stego.landmarks import Projective, _direct, _put_together, _taken_apart, fitted
+from nerfkit.stego.landmarks import _direct
+from nerfkit.stego.pinhole import Projective, fitted, slopes
 
 
 def camera(seed: int) -> Projective:
@@ -39,10 +40,17 @@ def test_rays_meet_the_points_that_pixels_show(seed: int) -> None:
     assert torch.allclose(rays.cos * t, torch.from_numpy(depth).float(), atol=1e-4)
 
 
-def test_taken_apart_and_put_together() -> None:
+def test_a_pinhole_is_its_numbers() -> None:
     for seed in range(5):
         matrix = camera(seed).matrix
-        assert np.allclose(_put_together(_taken_apart(3.0 * matrix)), matrix, atol=1e-6)
+        assert np.allclose(Projective.of(Projective(3.0 * matrix).numbers()).matrix, matrix, atol=1e-6)
+
+
+def test_slopes_say_how_pixels_move() -> None:
+    numbers, at, chance = camera(0).numbers(), points(20), np.random.default_rng(0)
+    step = 1e-5 * chance.normal(size=10)
+    moved = Projective.of(numbers + step).project(at)[0] - Projective.of(numbers - step).project(at)[0]
+    assert np.allclose(slopes(numbers, at) @ step, moved / 2, rtol=1e-3, atol=1e-5)
 
 
 def test_a_fit_ends_at_the_camera_whatever_some_matches_say() -> None:
@@ -50,7 +58,7 @@ def test_a_fit_ends_at_the_camera_whatever_some_matches_say() -> None:
         of, at = camera(seed), points(100, seed)
         pixels = of.project(at)[0]
         pixels[:20] += np.random.default_rng(seed).uniform(-80, 80, (20, 2))
-        begin = Projective(_put_together(_taken_apart(of.matrix) + 0.01 * np.random.default_rng(seed).normal(size=10)))
+        begin = Projective.of(of.numbers() + 0.01 * np.random.default_rng(seed).normal(size=10))
         assert np.allclose(fitted(begin, at, pixels).project(at)[0], of.project(at)[0], rtol=0, atol=2.0)
 
 
