@@ -1,0 +1,216 @@
+"""How a picture lies on what the scene shows, and what is left between the two.
+
+A host pixel p shows a place X_p, and a camera C sees it at C(X_p): there the picture is what the host is at p, but for
+light and blur,
+
+    picture(C(X_p)) = gain * host(p) + offset.
+
+The camera is found by Gauss-Newton steps on that (registration in the manner of Lucas and Kanade 1981, the host's
+slopes in place of the picture's), with the numbers of a pinhole alone, from coarse to fine: a host that was rendered
+once serves for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nerfkit.kernels.launch import parallel
+from nerfkit.render import Model, background_color
+from nerfkit.stego.carriers import LUMA
+from nerfkit.stego.pinhole import Projective, slopes
+from nerfkit.types import Rendered
+
+_BLURS = (0.7, 1.4, 2.8)
+"""Pixels of Gaussian blur; how much of each lies between host and picture is found with the rest."""
+_NEAR = 4.0
+"""Pixels around one, whose differences say how far it can be trusted."""
+_WIDE = 12.0
+"""Pixels over which light is taken to be even."""
+_FLOOR = 0.004
+"""Differences in luminance that a good picture has: rounding, and a camera that is found to a fifth of a pixel."""
+_OPAQUE = 0.9
+"""Opacity, of a pixel and those around it, from which on it shows a surface."""
+_STEPS = (2.0, 1.0, 1.0)
+"""Pixels of blur under which a camera is found, one step after the other."""
+_AMONG = 4000
+"""Pixels that a step looks at, about."""
+_FAR = 2.0
+"""Pixels that the last fit moves a picture, at most."""
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the unmarked scene shows a camera."""
+
+    luma: Float[Tensor, "h w"]
+    solid: Bool[Tensor, "h w"]
+    """Where it shows surfaces, and not their borders."""
+    points: Float[Tensor, "h w 3"]
+    """Where rays end, scene coordinates."""
+    counts: Tensor
+    """Samples that each ray reached."""
+
+
+def host_of(model: Model, camera: Projective, size: tuple[int, int], background: str) -> Host:
+    """The scene as a camera sees it, in a picture of ``size`` (width, height)."""
+    width, height = size
+    rays = camera.rays_of(size)
+    behind = None if background == "sky" else background_color(background).expand(len(rays), 3)
+
+    def look(part: Tensor) -> Rendered:
+        return model.render(rays[part], None if behind is None else behind[part])
+
+    pieces = parallel(look, list(torch.arange(len(rays)).split(4096)), model.device)
+    rgb, opacity, distance, counts = (
+        torch.cat([getattr(piece, name) for piece in pieces]).cpu() for name in ("rgb", "opacity", "distance", "counts")
+    )
+    points = rays.rays_o + rays.rays_d * distance[:, None]
+    solid = blurred(opacity.view(height, width), 1.0) > _OPAQUE
+    luma = (rgb @ torch.tensor(LUMA)).view(height, width)
+    return Host(luma, solid, points.view(height, width, 3), counts.view(height, width))
+
+
+def registered(camera: Projective, seen: Float[Tensor, "h w"], host: Host) -> Projective:
+    """The camera that took a picture, from the one nearby that saw the host; this one itself if it fits better."""
+    some = _every(host.solid, _AMONG)
+    points = host.points[some].double().numpy()
+    numbers = camera.numbers()
+    for sigma in _STEPS:
+        now = Projective.of(numbers)
+        shown = blurred(host.luma, sigma)
+        across, down = _edges(shown)[:, some].double().numpy()
+        moved = slopes(numbers, points)
+        columns = torch.from_numpy((moved[:, 0].T * across + moved[:, 1].T * down).astype(np.float32))
+        fit = _fit(_taken(blurred(seen, sigma), now.project(points)[0]), shown[some][None], columns)
+        step = fit.moves.double().numpy()
+        step[[0, 1, 4, 5, 6]] = np.clip(step[[0, 1, 4, 5, 6]], -0.1, 0.1)  # a wrong camera must not fly off
+        numbers = numbers + step
+    found = Projective.of(numbers)
+    return max(camera, found, key=lambda one: likeness(seen, host, one))
+
+
+def likeness(seen: Float[Tensor, "h w"], host: Host, camera: Projective) -> float:
+    """Correlation of a picture with what the scene shows a camera; of one colour alone it is no number."""
+    moved = _taken(blurred(seen, 1.0), camera.project(host.points[host.solid].double().numpy())[0])
+    return float(torch.corrcoef(torch.stack([moved, blurred(host.luma, 1.0)[host.solid]]))[0, 1])
+
+
+def residual(seen: Float[Tensor, "h w"], host: Host, camera: Projective) -> Float[Tensor, "h w"]:
+    """What the picture shows beyond the host, in luminance, times how much each pixel counts.
+
+    The picture is moved onto the host, as the camera says and by a little more, which is blurred and scaled in
+    brightness as fits it best.
+    """
+    solid, smooth = host.solid, blurred(host.luma, 1.0)
+    at, depth = camera.project(host.points[solid].double().numpy())
+    moves = _moves(solid, torch.from_numpy(depth).float())
+    fit = _fit(_taken(blurred(seen, 1.0), at), smooth[solid][None], _columns(smooth, solid, moves))
+    shift = (fit.moves.view(2, -1) @ moves).clamp(-_FAR, _FAR)
+    at = at + shift.T.double().numpy()
+    fit = _fit(_taken(seen, at), _bands(host.luma)[:, solid], _columns(host.luma, solid, moves))
+    difference = torch.zeros_like(host.luma)
+    difference[solid] = fit.off
+    # The carriers were blurred as well: what they hear of a blurred pattern is its blur once more.
+    return torch.einsum("k,khw->hw", fit.light, _bands(_weighed(difference, solid))) * solid
+
+
+def _weighed(difference: Float[Tensor, "h w"], solid: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Differences but for what is even over many pixels, by how large they are around each."""
+    there = solid.float()
+    difference = (difference - blurred(difference, _WIDE) / blurred(there, _WIDE).clamp_min(1e-3)) * there
+    variance = blurred(difference**2, _NEAR) / blurred(there, _NEAR).clamp_min(1e-3)
+    return difference / (variance + _FLOOR**2) * there
+
+
+def _bands(values: Float[Tensor, "h w"]) -> Float[Tensor, "k h w"]:
+    """Values, and what a little blur takes from them, and what the more takes from that: any blur is a sum of these."""
+    each = [values, *(blurred(values, sigma) for sigma in _BLURS)]
+    return torch.stack([values, *(b - a for a, b in zip(each, each[1:], strict=False))])
+
+
+def _columns(
+    shown: Float[Tensor, "h w"], solid: Bool[Tensor, "h w"], moves: Float[Tensor, "k n"]
+) -> Float[Tensor, "2*k n"]:
+    """What moves, across and then down, change in what is shown."""
+    across, down = _edges(shown)[:, solid]
+    return torch.cat([across * moves, down * moves])
+
+
+def _moves(solid: Bool[Tensor, "h w"], depth: Float[Tensor, " n"]) -> Float[Tensor, "k n"]:
+    """Fields, at solid pixels, of which a small move of the camera or a bend of its lens of third order is a sum."""
+    height, width = solid.shape
+    row, column = solid.nonzero(as_tuple=True)
+    x, y = 2.0 * column / max(width - 1, 1) - 1.0, 2.0 * row / max(height - 1, 1) - 1.0
+    near = 1.0 / depth.clamp_min(1e-6)
+    near = near / near.mean() - 1.0
+    return torch.stack([*(x**i * y**j for i in range(4) for j in range(4 - i)), near, near * x, near * y])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a picture lies on what it should show."""
+
+    off: Float[Tensor, " n"]
+    """What is left at each pixel, in the brightness of the host."""
+    light: Float[Tensor, " k"]
+    """How much of what should be shown is there, in units of the first."""
+    moves: Float[Tensor, " m"]
+    """How much of each move lies between the two."""
+
+
+def _fit(seen: Float[Tensor, " n"], shown: Float[Tensor, "k n"], moves: Float[Tensor, "m n"]) -> Fit:
+    """seen ~ gains * shown + offset - gain * moves by robust least squares; ``moves`` are slopes times moves."""
+    a = torch.cat([shown, torch.ones_like(shown[:1]), moves])
+    scale = a.square().mean(1).sqrt().clamp_min(1e-9)
+    a /= scale[:, None]
+    weight = torch.ones_like(seen)
+    for _ in range(_ROUNDS):
+        weighed = a * weight
+        normal = (weighed @ a.T).double()
+        normal += 1e-5 * normal.diagonal().mean() * torch.eye(len(normal))
+        found = torch.linalg.solve(normal, (weighed @ seen).double()).float()
+        off = seen - found @ a
+        size = off.abs().mean()
+        weight = 1.0 / (1.0 + (off / (2.0 * size).clamp_min(1e-4)) ** 2)
+    found = found / scale
+    k = len(shown)
+    gain = found[0].clamp_min(0.1)
+    return Fit(off / gain, found[:k] / gain, -found[k + 1 :] / gain)
+
+
+def _every(solid: Bool[Tensor, "h w"], n: int) -> Bool[Tensor, "h w"]:
+    """Of solid pixels those of every few rows and columns, about n of them."""
+    step = max(int((float(solid.sum()) / n) ** 0.5), 1)
+    some = torch.zeros_like(solid)
+    some[::step, ::step] = solid[::step, ::step]
+    return some
+
+
+def _edges(values: Float[Tensor, "h w"]) -> Float[Tensor, "2 h w"]:
+    """Slopes by x and y."""
+    down, across = torch.gradient(values)
+    return torch.stack([across, down])
+
+
+def _taken(seen: Float[Tensor, "h w"], at: Float[np.ndarray, "n 2"]) -> Float[Tensor, " n"]:
+    """A picture at some places of it."""
+    n = len(at)
+    maps = np.zeros((-(-n // 1024) * 1024, 2), np.float32)  # of a row or column OpenCV allows 32767
+    maps[:n] = at - 0.5
+    x, y = np.ascontiguousarray(maps.T).reshape(2, -1, 1024)
+    taken = cv2.remap(seen.numpy(), x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(taken).reshape(-1)[:n]
+
+
+def blurred(values: Float[Tensor, "h w"], sigma: float) -> Float[Tensor, "h w"]:
+    """Gaussian blur, zeros outside."""
+    if not sigma:
+        return values
+    return torch.from_numpy(cv2.GaussianBlur(values.numpy(), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT))

@@ -1,0 +1,74 @@
+"""A picture of a painted plane, taken by a camera a little beside the host's, is laid onto it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nerfkit.stego.pinhole import Projective
+from nerfkit.stego.registration import Host, likeness, registered, residual
+
+SIZE = 120, 90
+NUMBERS = np.array([np.log(110.0), 0.0, 60.0, 45.0, 0.15, -0.1, 0.05, 0.1, -0.1, 4.0])
+"""Of the host's camera, which looks at a wavy plane aslant."""
+
+
+def paint(places: torch.Tensor) -> torch.Tensor:
+    x, y = places[..., 0], places[..., 1]
+    return 0.5 + 0.15 * (torch.sin(7 * x + 2 * y) + torch.sin(3 * x - 8 * y) + torch.sin(11 * x * y))
+
+
+def seen_by(camera: Projective) -> tuple[torch.Tensor, torch.Tensor]:
+    """Luminance, and places of the surface z = 0.3 sin 2x."""
+    rays = camera.rays_of(SIZE)
+    t = -rays.rays_o[:, 2] / rays.rays_d[:, 2]
+    for _ in range(20):
+        places = rays.rays_o + rays.rays_d * t[:, None]
+        t = t + (0.3 * torch.sin(2 * places[:, 0]) - places[:, 2]) / rays.rays_d[:, 2]
+    places = rays.rays_o + rays.rays_d * t[:, None]
+    return paint(places).view(SIZE[::-1]), places.view(*SIZE[::-1], 3)
+
+
+@pytest.fixture(scope="module")
+def host() -> Host:
+    luma, places = seen_by(Projective.of(NUMBERS))
+    solid = torch.zeros(SIZE[::-1], dtype=torch.bool)
+    solid[4:-4, 4:-4] = True
+    return Host(luma, solid, places, torch.ones(SIZE[::-1]))
+
+
+def beside(seed: int) -> Projective:
+    """A camera for which pixels lie about one aside."""
+    return Projective.of(
+        NUMBERS + np.random.default_rng(seed).normal(size=10) * np.array([0.01, 0, *[0.5] * 2, *[0.005] * 6])
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_camera_is_found_to_a_part_of_a_pixel(host: Host, seed: int) -> None:
+    camera = beside(seed)
+    picture = 0.7 * seen_by(camera)[0] + 0.1  # in other light
+    places = host.points[host.solid].double().numpy()
+    truth, before = camera.project(places)[0], Projective.of(NUMBERS).project(places)[0]
+    found = registered(Projective.of(NUMBERS), picture, host)
+    off = np.linalg.norm(found.project(places)[0] - truth, axis=1)
+    assert np.median(np.linalg.norm(before - truth, axis=1)) > 0.4
+    assert np.median(off) < 0.05
+    assert likeness(picture, host, found) > 0.99
+
+
+def test_what_is_left_is_what_was_added(host: Host) -> None:
+    """A faint pattern shows in the residual, whatever the light and a blur did to the picture; nothing else does."""
+    camera = beside(5)
+    seen, places = seen_by(camera)
+    pattern = 0.01 * torch.sign(torch.sin(9 * places[..., 0]) * torch.sin(8 * places[..., 1]))
+    expected = 0.01 * torch.sign(torch.sin(9 * host.points[..., 0]) * torch.sin(8 * host.points[..., 1]))
+    there = []
+    for added in (pattern, torch.zeros_like(pattern)):
+        picture = 0.8 * (seen + added) + 0.05
+        found = registered(Projective.of(NUMBERS), picture, host)
+        left = residual(picture, host, found)[host.solid]
+        there.append(float((left * expected[host.solid]).sum() / (left.norm() * expected[host.solid].norm())))
+    assert there[0] > 0.7
+    assert abs(there[1]) < 0.1
