@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,22 +22,29 @@ def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     from nerfkit.stego.embed import markable, write_copy
     from nerfkit.stego.hidden import N_CHECKED, put, target_of
     from nerfkit.stego.hide import Plan
+    from nerfkit.stego.mark import scene_digest
     from nerfkit.stego.payload import Payload
+    from nerfkit.stego.record import FILE, Content, note, read_record
 
-    payload = Payload.of(file)
+    payload, content = Payload.of(file), Content(hidden=hashlib.sha256(file.read_bytes()).hexdigest())
     run = Run.open(arguments.run)
+    record = run.path / FILE
+    if record.exists():  # what cannot be noted is not made
+        read_record(record)
     model, scene = markable(run), scene_of(run, arguments.scene)
-    target = arguments.target_psnr
+    original, target = scene_digest(model), arguments.target_psnr
     if target is None:
         target = target_of(arguments.profile, against_photographs(model, scene, backdrop(scene)))
     cost = finished(put(run, model, scene, payload, key, target, Plan()), "hiding")
     field = {name: tensor.detach().cpu() for name, tensor in model.field.state_dict().items()}
     write_copy(run, field, out, ["nerfkit", "embed", str(arguments.run)])
+    lines = note(record, key, original, content)
     lost = "" if cost.photo_loss is None else f"; against the photographs {cost.photo_loss:.2f} dB lost"
     rows = {
         "hidden": payload.name,
         "marked": f"{cost.psnr:.1f} dB from unmarked, the worst view {cost.worst_psnr:.1f} dB{lost}",
         "read back": f"from {cost.n_read} of {N_CHECKED} views alone, drawn with an SSIM of {cost.likeness:.3f}",
+        "recorded": f"line {len(lines)} of {record}, {lines[-1].hash}",
     }
     print_table(rows.items())
     say(f"give {out} away, and keep {run.path} and the key")

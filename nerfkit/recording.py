@@ -58,4 +58,6 @@ def shown(message: bytes) -> str:
 
 def _carried(content: Content) -> str:
     """What a copy carries, for people."""
+    if content.hidden is not None:
+        return f"shows {content.hidden[:12]}"
     return shown(bytes.fromhex(content.message)) if content.to is None else f"for {content.to}"

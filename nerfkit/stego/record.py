@@ -75,12 +75,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Content:
-    """What a copy carries: one of the two."""
+    """What a copy carries: one of these."""
 
     message: str | None = None
     """Hexadecimal."""
     to: str | None = None
     """The recipient."""
+    hidden: str | None = None
+    """SHA-256 of the file that its renders show, hexadecimal."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nerfkit.stego.decoder import N_SIGNS, SIDE, Decoder, as_seen
 from nerfkit.stego.hidden import kept, words_of
 from nerfkit.stego.keys import Key
 from nerfkit.stego.payload import Payload
+from nerfkit.stego.record import FILE, opened, read_record
 from nerfkit.stego.views import views_between
 
 KEY = Key(b"k" * 32)
@@ -88,6 +90,7 @@ class Hidden:
     run: Run
     copy: Run
     key: Path
+    logo: Path
     marked: list[Picture]
     plain: list[Picture]
     picture: np.ndarray
@@ -114,7 +117,7 @@ def hidden(ball: Run, tmp_path_factory: pytest.TempPathFactory) -> Hidden:
         return [picture_of(model, views, i, behind) for i in range(len(views))]
 
     made = Run.open(copy)
-    return Hidden(ball, made, key, renders(made), renders(ball), Payload.of(logo).picture)
+    return Hidden(ball, made, key, logo, renders(made), renders(ball), Payload.of(logo).picture)
 
 
 def test_colours_move_and_density_stays(hidden: Hidden) -> None:
@@ -152,6 +155,11 @@ def test_the_command_tells_found_from_absent_from_untold(hidden: Hidden, tmp_pat
         assert main([str(word) for word in words]) == code
         assert out.exists() == (code == 0)
     assert np.array(Image.open(tmp_path / "0.png")).shape == (SIDE, SIDE, 3)
+
+
+def test_the_record_knows_what_a_copy_shows(hidden: Hidden) -> None:
+    (*_, line) = read_record(hidden.run.path / FILE)
+    assert opened(line, KEY).content.hidden == hashlib.sha256(hidden.logo.read_bytes()).hexdigest()
 
 
 def test_a_copy_has_one_kind_of_content(hidden: Hidden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
