@@ -148,6 +148,7 @@ def line_chart(
     low: float | None = None,
     x_unit: str | None = None,
     x_log: bool = False,
+    x_low: float = 0.0,
 ) -> str:
     """Curves as an SVG element; an empty string where there is nothing to draw.
 
@@ -156,8 +157,9 @@ def line_chart(
         curves: drawn in order, the last on top.
         log: a logarithmic y axis.
         low: the axis reaches down to this value at least.
-        x_unit: of the horizontal axis, which begins at 0; None is seconds, shown as people write times.
+        x_unit: of the horizontal axis; None is seconds, shown as people write times.
         x_log: a logarithmic horizontal axis instead, about the points.
+        x_low: where the horizontal axis begins, but a logarithmic one.
     """
     drawn = [(curve, points) for curve in curves if (points := _clean(curve, log, x_log))]
     if not drawn:
@@ -168,7 +170,7 @@ def line_chart(
     pad = 0.06 * (y_high - y_low) or 0.05 * abs(y_high) or 1.0
     y_low, y_high = (y_low if y_low == low else y_low - pad), y_high + pad
     xs = [x for _, points in drawn for x, _ in points]
-    x_low, x_high = (min(xs) - 0.1, max(xs) + 0.1) if x_log else (0.0, max(xs) or 1.0)
+    x_low, x_high = (min(xs) - 0.1, max(xs) + 0.1) if x_log else (x_low, max(xs) or 1.0)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
@@ -202,7 +204,7 @@ def line_chart(
 def _x_ticks(low: float, high: float, unit: str | None, log: bool) -> list[tuple[float, str]]:
     if log:
         return [(tick, text + (unit or "")) for tick, text in _y_ticks(low, high, True)]
-    ticks, size, unit = _time_ticks(high) if unit is None else (nice_ticks(0, high, 5), 1.0, unit)
+    ticks, size, unit = _time_ticks(high) if unit is None else (nice_ticks(low, high, 5), 1.0, unit)
     return [(tick, f"{tick / size:g}" + (f" {unit}" if tick == ticks[-1] else "")) for tick in ticks]
 
 

@@ -148,7 +148,7 @@ class PackedRun(Run):
         """Nowhere: a file does not know. Raises RunError."""
         raise RunError(f"{self.file}: does not know where its scene {self.provenance['scene']['name']} is; say --scene")
 
-    def read_log(self) -> list[dict[str, Any]]:
+    def read_log(self, name: str = "log.jsonl") -> list[dict[str, Any]]:
         """A file has no log."""
         return []
 

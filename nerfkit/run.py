@@ -191,20 +191,20 @@ class Run:
         """Lay ``changes`` over the provenance: the engine chosen, the time of the end."""
         self.write_json("provenance.json", {**self.provenance, **changes})
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one record (see `plain`) to ``log.jsonl``."""
+    def log(self, record: dict[str, Any], name: str = "log.jsonl") -> None:
+        """Append one record (see `plain`) to a file of records."""
         line = json.dumps(plain(record), allow_nan=False).encode() + b"\n"
-        with open(self.path / "log.jsonl", "a+b") as file:
+        with open(self.path / name, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":  # a line torn by a crash must not swallow this one
                     line = b"\n" + line
             file.write(line)
 
-    def read_log(self) -> list[dict[str, Any]]:
+    def read_log(self, name: str = "log.jsonl") -> list[dict[str, Any]]:
         """Records in the order written; lines that a crash tore are passed over."""
         records = []
-        path = self.path / "log.jsonl"
+        path = self.path / name
         for line in path.read_bytes().split(b"\n") if path.exists() else []:
             try:
                 record = json.loads(line)

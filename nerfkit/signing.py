@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nerfkit.benching import stego_bench
 from nerfkit.hiding import hide, show
 from nerfkit.recording import record, shown
 from nerfkit.terminal import print_table, say
@@ -241,6 +242,7 @@ def _give_credentials(arguments: Extract, mark: Mark, reading: Reading | None) -
 
 def _content(arguments: Embed) -> bytes | str | Path:
     """The message or the recipient of a copy, or the file that it hides."""
+    from nerfkit.signing_flags import message_of
     from nerfkit.stego.keys import StegoError
     from nerfkit.stego.recipients import recipient_of
 
@@ -249,26 +251,6 @@ def _content(arguments: Embed) -> bytes | str | Path:
     if arguments.hide is not None:
         return arguments.hide
     return message_of(arguments.message, arguments.bits) if arguments.to is None else recipient_of(arguments.to)
-
-
-def message_of(text: str, n_bits: int) -> bytes:
-    """A message of so many bits: UTF-8, or hexadecimal after 0x. Raises StegoError.
-
-    >>> message_of("0x0102030405ff", 48).hex(), message_of("ab", 48)
-    ('0102030405ff', b'ab\\x00\\x00\\x00\\x00')
-    """
-    from nerfkit.stego.keys import StegoError
-
-    n = n_bits // 8
-    try:
-        message = bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
-    except ValueError:
-        raise StegoError(f"--message {text}: expected {2 * n} hexadecimal digits after 0x") from None
-    if not message or len(message) > n or (text.startswith("0x") and len(message) != n):
-        raise StegoError(
-            f"--message {text}: is of {len(message)} bytes, expected text of 1 to {n}, or 0x and {n} bytes"
-        )
-    return message.ljust(n, b"\0")
 
 
 def _owned(folder: Path, key_file: Path, rate: float) -> tuple[Key, Model, Mark]:
@@ -319,6 +301,7 @@ def _n_bits(mark: Mark) -> int:
 def _read(
     folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None, lines: list[Line]
 ) -> tuple[Mark, list[str], Found]:
+    from nerfkit.signing_flags import message_of
     from nerfkit.stego.keys import StegoError
 
     if not paths:
@@ -351,4 +334,5 @@ SIGNING: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect,
     "record": record,
     "attack": attack,
+    "stego-bench": stego_bench,
 }

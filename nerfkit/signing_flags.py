@@ -136,3 +136,78 @@ class Attack:
     """x.png. By default PICTURE-attacked.png beside it."""
     seed: int = 0
     """Of what is random."""
+
+
+@dataclass(frozen=True)
+class StegoBench:
+    """Try what a run's mark stands: attacks on pictures and models, wrong keys, pictures without a message, forgery, a
+    second mark over it, and whether it can be seen. Rows are appended to RUN/mark/bench.jsonl, and what stands there is
+    not done again; RUN/mark/bench.html shows them. Copies are marked in memory, with keys of no use."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run, unmarked, with the mark that nerfkit embed left there."""
+    parts: tuple[Literal["attacks", "nulls", "forgery", "overwrite", "models", "steganalysis"], ...] = (
+        "attacks",
+        "nulls",
+        "forgery",
+        "overwrite",
+        "models",
+        "steganalysis",
+    )
+    """What to try."""
+    full: bool = False
+    """As much as the goals ask for, which takes days, where no flag says otherwise."""
+    keys: Annotated[int | None, arg(metavar="N")] = None
+    """1; 3 with --full."""
+    messages: Annotated[int | None, arg(metavar="N")] = None
+    """1; 3 with --full."""
+    views: Annotated[int | None, arg(metavar="N")] = None
+    """Cameras from which marked copies are looked at: 8; 100 with --full."""
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Pixels across, of pictures: 400."""
+    attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ()
+    """On pictures, as of nerfkit attack, and none: four; all with --full."""
+    psnr: Annotated[tuple[float, ...], arg(metavar="DB ...")] = ()
+    """Of marked against unmarked renders, at which a mark is tried beside its own strength: none; the profiles'
+    with --full."""
+    models: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ()
+    """Attacks on models: float16, round:8 (bits), zero:0.5 (share), noise:1 (dB lost), tune:100 (steps): these,
+    round:4 as well, and more with --full."""
+    pictures: Annotated[int | None, arg(metavar="N")] = None
+    """Without a message: 32; 10,000 with --full."""
+    wrong_keys: Annotated[int | None, arg(metavar="N")] = None
+    """That read pictures: 10,000; 100,000 with --full."""
+    halves: Annotated[int | None, arg(metavar="N")] = None
+    """Of keys, with which bits are verified: 100,000; 10,000,000 with --full."""
+    pairs: Annotated[int | None, arg(metavar="N")] = None
+    """Marked and unmarked renders for steganalysis: 32; 200 with --full."""
+    scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the scene is, if it was moved since."""
+    other: Annotated[Path | None, arg(metavar="RUN")] = None
+    """A run of another scene, with its mark: forgeries are pasted on it, and detectors learn there."""
+    suspect: Annotated[tuple[Path, ...], arg(metavar="MODEL ...")] = ()
+    """Marked copies that something was done to, to be scored as well: runs, or files of nerfkit compress."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Of nerfkit keygen: with which suspects were marked."""
+    message: Annotated[str | None, arg(metavar="TEXT")] = None
+    """Of suspects."""
+
+
+def message_of(text: str, n_bits: int) -> bytes:
+    """A message of so many bits: UTF-8, or hexadecimal after 0x. Raises StegoError.
+
+    >>> message_of("0x0102030405ff", 48).hex(), message_of("ab", 48)
+    ('0102030405ff', b'ab\\x00\\x00\\x00\\x00')
+    """
+    from nerfkit.stego.keys import StegoError
+
+    n = n_bits // 8
+    try:
+        message = bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
+    except ValueError:
+        raise StegoError(f"--message {text}: expected {2 * n} hexadecimal digits after 0x") from None
+    if not message or len(message) > n or (text.startswith("0x") and len(message) != n):
+        raise StegoError(
+            f"--message {text}: is of {len(message)} bytes, expected text of 1 to {n}, or 0x and {n} bytes"
+        )
+    return message.ljust(n, b"\0")

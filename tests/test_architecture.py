@@ -37,11 +37,32 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("train",),
     ("sparsity", "stego", "lift", "viewer"),
-    ("terminal", "arguments", "signing_flags", "recording", "hiding", "signing", "session", "verbs", "cli", "__main__"),
+    (
+        "terminal",
+        "arguments",
+        "signing_flags",
+        "benching",
+        "recording",
+        "hiding",
+        "signing",
+        "session",
+        "verbs",
+        "cli",
+        "__main__",
+    ),
 )
 PLACE = {name: (layer, spot) for layer, names in enumerate(LAYERS) for spot, name in enumerate(names)}
 MAX_FILE, MAX_FUNCTION, MAX_ARGUMENTS = 400, 60, 8
-MAY_PRINT = {"cli.py", "verbs.py", "recording.py", "hiding.py", "signing.py", "terminal.py", "train/progress.py"}
+MAY_PRINT = {
+    "cli.py",
+    "verbs.py",
+    "recording.py",
+    "hiding.py",
+    "signing.py",
+    "terminal.py",
+    "train/progress.py",
+    "benching.py",
+}
 LIGHT = {
     "__init__.py",
     "__main__.py",
@@ -51,6 +72,7 @@ LIGHT = {
     "signing_flags.py",
     "recording.py",
     "hiding.py",
+    "benching.py",
     "signing.py",
     "verbs.py",
     "cli.py",
