@@ -210,10 +210,10 @@ def attack_one(picture: Picture, by: str, seed: int) -> Picture:
     return picture if by == NONE else attacked(picture, by, seed)
 
 
-def attack_psnr(pictures: Sequence[Picture], attacked: Sequence[Picture]) -> float:
+def attack_psnr(pictures: Sequence[Picture], afterwards: Sequence[Picture]) -> float:
     """What attacks themselves do to pictures, dB, those that were made smaller being brought back."""
     pairs = []
-    for before, after in zip(pictures, attacked, strict=True):
+    for before, after in zip(pictures, afterwards, strict=True):
         size = before.shape[1], before.shape[0]
         pairs.append((before, cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)))
     return psnr(pairs)

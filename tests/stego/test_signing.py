@@ -356,6 +356,47 @@ def test_a_picture_gets_a_manifest_of_its_message(
     assert call(capsys, "extract", signed.run, tmp_path, *words[3:])[0] == 2
 
 
+def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
+    signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(signed.run, run)
+    few = "--views 1 --size 160 --attacks none jpeg:50 --models round:8 tune:1 --pictures 2 --wrong-keys 40 --halves 99"
+    words = ["stego-bench", run, *few.split(), "--pairs", 4, "--psnr", 30]
+    suspect = ["--suspect", signed.copy, "--key", signed.key, "--message", signed.message]
+    code, out, _ = call(capsys, *words, *suspect)
+    assert (code, out.strip()) == (0, str(run / "mark" / "bench.html"))
+    text = (run / "mark" / "bench.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    by_part = {part: [row for row in rows if row["part"] == part] for part in {row["part"] for row in rows}}
+    assert {part: len(own) for part, own in by_part.items()} == {
+        "attacks": 4, "nulls": 6, "forgery": 3, "overwrite": 1, "models": 2, "suspects": 1, "steganalysis": 1
+    }  # fmt: skip
+    assert [row["exact_1"] for row in by_part["attacks"]] == [[1, 1]] * 4
+    fidelity = {row["strength"]: row["psnr"] for row in by_part["attacks"]}
+    assert fidelity[30.0] < min(psnr for mark, psnr in fidelity.items() if mark != 30.0)
+    assert all(row["accepted"][0] == 0 for row in by_part["nulls"])
+    assert all(row["inspected"] and row["exact_1"] == [1, 1] for row in [*by_part["models"], *by_part["suspects"]])
+    assert by_part["overwrite"][0]["inspected"]
+    assert {row["exact_1"][0] for row in by_part["forgery"] if row["onto"] != "same views"} == {0}
+    page = (run / "mark" / "bench.html").read_text()
+    assert "Forged pictures" in page and page.count("<svg") == 3
+
+    assert call(capsys, *words, *suspect)[0] == 0
+    assert (run / "mark" / "bench.jsonl").read_text() == text, "what stands there is not done again"
+    files = [path.relative_to(signed.run) for path in signed.run.rglob("*") if path.is_file()]
+    assert all((run / name).read_bytes() == (signed.run / name).read_bytes() for name in files)
+
+
+def test_what_cannot_be_tried_is_one_sentence(
+    signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([signed.copy], [signed.run, "--suspect", signed.copy], [signed.run, "--views", "0"]):
+        code, out, err = call(capsys, "stego-bench", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1), words
+    assert not (signed.run / "mark" / "bench.html").exists()
+
+
 def test_a_copy_says_nothing_of_key_or_message(signed: Signed) -> None:
     secret = json.loads(signed.key.read_text())["secret"].encode()
     for file in (path for folder in (signed.copy, signed.run) for path in folder.rglob("*") if path.is_file()):
