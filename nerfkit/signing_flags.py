@@ -179,6 +179,8 @@ class StegoBench:
     """That read pictures: 10,000; 100,000 with --full."""
     halves: Annotated[int | None, arg(metavar="N")] = None
     """Of keys, with which bits are verified: 100,000; 10,000,000 with --full."""
+    forged_from: Annotated[int | None, arg(metavar="N")] = None
+    """Marked pictures that a forger has: 25; 200 with --full."""
     pairs: Annotated[int | None, arg(metavar="N")] = None
     """Marked and unmarked renders for steganalysis: 32; 200 with --full."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None

@@ -50,7 +50,14 @@ def null_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
     kinds: dict[str, list[Picture]] = {}
     for by in plan.attacks:
         for shown in ("renders", "photographs"):
-            what = {"keys": "right", "pictures": shown, "size": plan.size, "views": views, "attack": by}
+            what = {
+                "keys": "right",
+                "pictures": shown,
+                "size": plan.size,
+                "views": views,
+                "attack": by,
+                "tried": plan.keys,
+            }
             if not missing(what):
                 continue
             if shown not in kinds:
