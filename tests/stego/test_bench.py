@@ -30,7 +30,7 @@ N_CARRIERS = 3000
 def mark() -> Mark:
     """Of which the nulls ask for carriers and terms alone."""
     carriers = Carriers(torch.arange(N_CARRIERS), torch.ones(N_CARRIERS, 2))
-    landmarks = Landmarks(np.zeros((0, 3), np.float32), np.zeros((0, 128), np.float32), 1.0)
+    landmarks = Landmarks(np.zeros((0, 3), np.float32), np.zeros((0, 128), np.uint8), np.zeros(0, np.int64), 1.0)
     return Mark(Terms("scene", 48, 0.01, "white", 42.0, 40.0, None), carriers, landmarks, ball_cameras(1))
 
 
