@@ -55,7 +55,7 @@ def forgery_rows(bench: Bench, plan: Plan, missing: Missing, other: Bench | None
             residuals = [residual(marked, twins[by])] * plan.views
         onto_pictures = plain if owner is bench else owner.renders()
         forged = [pasted(one, left_over, target) for one, left_over in zip(onto_pictures, residuals, strict=False)]
-        read = owner.reading(owner.heard(forged), owner.letter(key(0)), bench.message(0))
+        read = owner.reading(owner.heard(forged), owner.letter(key(0)), owner.message(0))
         yield {
             **what,
             "by": by,

@@ -110,8 +110,9 @@ class Bench:
     @classmethod
     def of(cls, run: Run, model: Model, mark: Mark, scene: Scene, plan: Plan) -> Bench:
         """With the cameras of a plan. Raises StegoError where it asks for nothing."""
-        if min(plan.keys, plan.messages, plan.views, plan.pictures, plan.wrong_keys, plan.forged_from) < 1:
-            raise StegoError("a bench needs at least one key, message, view, picture and wrong key")
+        tried = plan.keys, plan.messages, plan.views, plan.pictures, plan.wrong_keys, plan.forged_from
+        if min(tried) < 1 or plan.pairs < 4:
+            raise StegoError("a bench needs one of everything that it tries at least, and four pairs")
         return cls(run, model, mark, scene, views_between(scene, plan.views, plan.size, 0))
 
     def renders(self, model: Model | None = None, cameras: Cameras | None = None) -> list[Picture]:

@@ -9,7 +9,7 @@ the two: 1/2 where it sees nothing. Whoever learns has copies of another key tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ def steganalysis_rows(bench: Bench, plan: Plan, missing: Missing, other: Bench |
     what = {"size": plan.size, "pictures": 2 * plan.pairs, "strength": strength(bench.mark)}
     learnt = ["this scene"] + ([] if other is None else [other.run.path.name])
     left = [name for name in learnt if missing({**what, "learnt": name})]
-    if not left or plan.pairs < 4:
+    if not left:
         return
     plain, ours = _pairs(bench, plan, 0)
     for name in left:
@@ -65,7 +65,7 @@ def features(pictures: Sequence[Picture]) -> Features:
     return np.stack([np.concatenate([_followed(luma, axis) for axis in (0, 1)]) for luma in map(_luma, pictures)])
 
 
-def detector(plain: Features, marked: Features):
+def detector(plain: Features, marked: Features) -> Callable[[Features], Float[np.ndarray, " n"]]:
     """What gives features a score, the higher the more they are like those of marked pictures: Fisher's discriminant,
     w = S^-1 (mean of marked - mean of plain), S the scatter within both, shrunk towards a multiple of one."""
     both = np.concatenate([plain, marked])
