@@ -141,8 +141,8 @@ def learned(n_bits: int, pictures: Sequence[Picture], steps: int, seed: int = 0)
 class Tuning:
     """How long, from how many views of how many pixels, and how far from unmarked renders, dB."""
 
-    steps: int = 120
-    n_views: int = 24
+    steps: int = 80
+    n_views: int = 12
     size: int = 200
     psnr: float = 36.0
 

@@ -188,15 +188,13 @@ def in_low_band(bench: Bench) -> None:
 
     for n_bits in bench.asked.bits:
         tuning = Tuning(size=bench.asked.low_size)
-        row = bench.of("lowband", f"low band, {n_bits} bits", size=tuning.size, **vars(tuning))
+        settings = {"size": tuning.size, "steps": tuning.steps, "reader_steps": bench.asked.reader_steps}
+        row = bench.of("lowband", f"low band, {n_bits} bits", **settings)
         if not bench.missing(row):
             continue
         model, began = load_model(bench.run), time.process_time()
-        plain, before = (
-            bench.renders(model, tuning.size),
-            against_photographs(model, bench.scene, backdrop(bench.scene)),
-        )
-        known = views_between(bench.scene, 8, 2 * tuning.size, 2)
+        plain = bench.renders(model, tuning.size)
+        known = views_between(bench.scene, 8, tuning.size, 2)
         seen = [picture_of(model, known, view, backdrop(bench.scene)) for view in range(len(known))]
         photographs = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
         reader, learnt = learned(n_bits, photographs + seen, bench.asked.reader_steps)
@@ -205,7 +203,6 @@ def in_low_band(bench: Bench) -> None:
         marked = bench.renders(model, tuning.size)
         cost = {**apart(marked, plain), "seconds": time.process_time() - began, "learnt": fmean(learnt[-50:])}
         cost["unmarked_raw"] = fmean(float((read(reader, one) == bits).mean()) for one in plain)
-        cost["photo_loss"] = before - against_photographs(model, bench.scene, backdrop(bench.scene))
         cost["tuned"] = fmean(on_the_way[-20:])
         bench.tell(row, partial(read, reader), marked, bits, cost)
 
@@ -238,7 +235,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of training on marked photographs")
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 48])
     parser.add_argument("--low-size", type=int, default=200, help="pixels across of renders that are read in low bands")
-    parser.add_argument("--reader-steps", type=int, default=1500)
+    parser.add_argument("--reader-steps", type=int, default=700)
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     rows = Rows(asked.results)
