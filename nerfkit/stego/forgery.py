@@ -84,8 +84,8 @@ def pasted(picture: Picture, added: Float[np.ndarray, "h w 3"], target: float) -
 
 
 def overwrite_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
-    """A marked copy marked once more, with another key and as strongly: what the first owner reads of it, and what
-    its numbers say."""
+    """A marked copy marked once more, with another key, carriers looked for anew and the same strength: what the first
+    owner reads of it, and what its numbers say."""
     what = {"size": plan.size, "views": plan.views, "strength": strength(bench.mark)}
     train, model = bench.scene.splits["train"], bench.model
     for k in range(plan.keys):
