@@ -9,7 +9,7 @@
   (48 bits), both as the package invisible-watermark has them. The scene itself carries nothing;
 - ``photographs``: photographs are so marked, with one message, and the scene is trained on them for ``--steps``;
 - ``lowband``: the field is tuned until a fixed network reads bits from whole renders, in the manner of WateRF: see
-  `stego_lowband.py`. It is ours, and no measurement of theirs.
+  `stego_lowband.py`. It is ours, and no measurement of theirs. It was not run to the end on a scene yet.
 
 Renders are of held-out cameras, 8-bit, attacked and each read alone. Bits are raw, as none of these ways mends any. One
 JSON line for each scene, way, message and attack is appended to RESULTS.jsonl; what stands there already is not run
