@@ -1,4 +1,4 @@
-"""Other ways to sign a scene, in the harness of `signing.py`: what comes back of their bits.
+"""Other ways to sign a scene, in the harness of `nerfkit stego-bench`: what comes back of their bits.
 
     python tools/bench/stego_rivals.py RESULTS.jsonl --run RUN --scene SCENE --ways renders [--messages 3] [--views 12]
     python tools/bench/stego_rivals.py RESULTS.jsonl --table
@@ -7,32 +7,27 @@
 
 - ``renders``: each render is marked after it was rendered, by RivaGAN (Zhang et al. 2019; 32 bits) and by DWT-DCT-SVD
   (48 bits), both as the package invisible-watermark has them. The scene itself carries nothing;
-- ``photographs``: photographs are so marked, with one message, and the scene is trained on them for ``--steps``;
-- ``lowband``: the field is tuned until a fixed network reads bits from whole renders, in the manner of WateRF: see
-  `stego_lowband.py`. It is ours, and no measurement of theirs. It was not run to the end on a scene yet.
+- ``photographs``: photographs are so marked, with one message, and the scene is trained on them for ``--steps``.
 
 Renders are of held-out cameras, 8-bit, attacked and each read alone. Bits are raw, as none of these ways mends any. One
 JSON line for each scene, way, message and attack is appended to RESULTS.jsonl; what stands there already is not run
 again.
 
-The first two ways take ``pip install invisible-watermark onnxruntime PyWavelets``.
+Both take ``pip install invisible-watermark onnxruntime PyWavelets``.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from record import Rows, record
-from stego_lowband import Tuning, learned, read, tuned
 
 from nerfkit.assess import backdrop, scene_of, truth
 from nerfkit.render import Model, load_model
@@ -182,32 +177,7 @@ def on_photographs(bench: Bench) -> None:
         bench.tell(row, stamp.read, bench.renders(model, bench.asked.size), bits, cost)
 
 
-def in_low_band(bench: Bench) -> None:
-    """A field tuned to a fixed reader, which learns from photographs of scikit-image and renders of the scene."""
-    from skimage import data
-
-    for n_bits in bench.asked.bits:
-        tuning = Tuning(size=bench.asked.low_size)
-        settings = {"size": tuning.size, "steps": tuning.steps, "reader_steps": bench.asked.reader_steps}
-        row = bench.of("lowband", f"low band, {n_bits} bits", **settings)
-        if not bench.missing(row):
-            continue
-        model, began = load_model(bench.run), time.process_time()
-        plain = bench.renders(model, tuning.size)
-        known = views_between(bench.scene, 8, tuning.size, 2)
-        seen = [picture_of(model, known, view, backdrop(bench.scene)) for view in range(len(known))]
-        photographs = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
-        reader, learnt = learned(n_bits, photographs + seen, bench.asked.reader_steps)
-        bits = message_of(0, n_bits)
-        on_the_way = tuned(model, bench.scene, reader, bits, tuning)
-        marked = bench.renders(model, tuning.size)
-        cost = {**apart(marked, plain), "seconds": time.process_time() - began, "learnt": fmean(learnt[-50:])}
-        cost["unmarked_raw"] = fmean(float((read(reader, one) == bits).mean()) for one in plain)
-        cost["tuned"] = fmean(on_the_way[-20:])
-        bench.tell(row, partial(read, reader), marked, bits, cost)
-
-
-WAYS = {"renders": on_renders, "photographs": on_photographs, "lowband": in_low_band}
+WAYS = {"renders": on_renders, "photographs": on_photographs}
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -233,9 +203,6 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--size", type=int, default=400)
     parser.add_argument("--steps", type=int, default=1500, help="of training on marked photographs")
-    parser.add_argument("--bits", type=int, nargs="+", default=[16, 48])
-    parser.add_argument("--low-size", type=int, default=200, help="pixels across of renders that are read in low bands")
-    parser.add_argument("--reader-steps", type=int, default=700)
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     rows = Rows(asked.results)
