@@ -78,6 +78,8 @@ def _attacks(rows: list[Row]) -> str:
         style = STYLES[attacks.index(by) % len(STYLES)]
         curves.append(Curve([x for x, _ in points], [y for _, y in points], style, True, by))
     header = ("attack", "dB that it costs", "marked, dB from unmarked", *_READ)
+    if len(marks) == 1:  # no curve
+        return _table(header, body)
     chart = line_chart("Raw bits against fidelity", curves, x_unit="dB", x_low=_below(curves))
     return _table(header, body) + _figure("Raw bits, %, by PSNR of marked against unmarked renders", chart)
 
