@@ -23,6 +23,9 @@ SIDE = 128
 N_SIGNS = 32
 _ENCODER = (3, 16, 24, 32, 48, 64)
 """Channels; each step halves the picture."""
+_BLUR = (1.0, 4.0, 6.0, 4.0, 1.0)
+"""What the network sees first, along rows and columns: finer than that, a render differs with its size, and a mark that
+is learnt in one size is not seen in another."""
 _DARK = -6.0
 """What is drawn of no word: black, as a logit."""
 
@@ -38,13 +41,16 @@ class Decoder(nn.Module):
             self.looks = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in steps)
             self.evens = nn.ModuleList(nn.GroupNorm(4, b) for _, b in steps)
             self.says = nn.Linear(_ENCODER[-1] * (SIDE >> len(steps)) ** 2, N_SIGNS)
+            row = torch.tensor(_BLUR) / sum(_BLUR)
+            self.register_buffer("blur", torch.outer(row, row)[None, None], persistent=False)
             self.draws = nn.Linear(N_SIGNS, 3 * SIDE**2)
             nn.init.zeros_(self.draws.weight)
             nn.init.constant_(self.draws.bias, _DARK)
 
     def signs(self, pictures: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 32"]:
         """What renders say of each sign, as logits."""
-        x = 4.0 * pictures - 2.0
+        x = functional.conv2d(pictures, self.blur.expand(3, 1, -1, -1), padding=len(_BLUR) // 2, groups=3)
+        x = 4.0 * x - 2.0
         for look, even in zip(self.looks, self.evens, strict=True):
             x = functional.gelu(even(look(x)))
         return self.says(x.flatten(1))
