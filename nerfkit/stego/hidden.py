@@ -1,6 +1,6 @@
 """Pictures and small files that renders show through a decoder: how they are put into a run, kept and read.
 
-    mark/hidden-<digest>.sealed    decoder, word and what else reading takes, sealed by the key of its owner
+    hidden/<digest>.sealed    decoder, word and what else reading takes, sealed by the key of its owner
 
 One such file lies with the run for each payload. It and the key suffice to read renders; the marked copy holds neither.
 """
@@ -40,7 +40,7 @@ SCHEMA = 1
 """Version of the sealed file."""
 N_CHECKED = 16
 """Views in which it is read back, and cost is measured."""
-_FOLDER, _PURPOSE = "mark", "hidden picture"
+_FOLDER, _PURPOSE = "hidden", "hidden picture"
 _N_VIEWS = 150
 """Views that it learns from, others."""
 _LEAST = 28
@@ -175,7 +175,7 @@ def _photographs(scene: Scene, plan: Plan) -> tuple[Cameras, list[Picture]]:
 def kept(run: Run, model: Model, key: Key) -> list[Keeping]:
     """What a run keeps of payloads that this key hid in copies of it. Raises StegoError for a file of other numbers."""
     secret, found = key.of_scene(scene_digest(model)), []
-    for path in sorted((run.path / _FOLDER).glob("hidden-*.sealed")):
+    for path in sorted((run.path / _FOLDER).glob("*.sealed")):
         opened = secret.unsealed(_PURPOSE, path.read_bytes())
         if opened is None:
             continue
@@ -197,5 +197,5 @@ def _keep(run: Run, keeping: Keeping, secret: Secret) -> None:
     tensors["word"] = keeping.word
     tensors["about"] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
     data = safetensors.torch.save(tensors)
-    with file_aside(run.path / _FOLDER / f"hidden-{digest(data)[:8]}.sealed") as aside:
+    with file_aside(run.path / _FOLDER / f"{digest(data)[:8]}.sealed") as aside:
         aside.write_bytes(secret.sealed(_PURPOSE, data))
