@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     """Write a copy of a run whose renders show a picture or a file to whoever has the key."""
     from nerfkit.assess import backdrop, scene_of
-    from nerfkit.run import Run
+    from nerfkit.run import Run, check_free
     from nerfkit.stego.cost import against_photographs
     from nerfkit.stego.embed import markable, write_copy
     from nerfkit.stego.hidden import N_CHECKED, put, target_of
@@ -28,6 +28,7 @@ def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
 
     payload, content = Payload.of(file), Content(hidden=hashlib.sha256(file.read_bytes()).hexdigest())
     run = Run.open(arguments.run)
+    check_free(out)
     record = run.path / FILE
     if record.exists():  # what cannot be noted is not made
         read_record(record)

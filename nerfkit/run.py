@@ -98,14 +98,9 @@ class Run:
         Raises RunError where the folder holds a run, or something else, or cannot be written.
         """
         path = Path(path)
-        if (path / "config.json").exists():
-            raise RunError(f"{path}: holds a run already; continue it with --resume, or choose another folder")
+        check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN)
-            strangers = [name for name in strangers if not (name.startswith(".") and name.endswith(".tmp"))]
-            if strangers:
-                raise RunError(f"{path}: is not empty (it holds {strangers[0]}); choose another folder for the run")
             run = cls(path, config)
             run.write_json("frame.json", {"frame": frame, "splits": splits})
             root = scene_root.resolve()
@@ -377,3 +372,16 @@ def _sweep(folder: Path) -> None:
             os.rename(path, path.with_name(path.name.removeprefix(".old-")))
         else:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def check_free(path: Path) -> None:
+    """Raise RunError where a folder holds a run already, or something else: what takes long asks before it begins."""
+    if (path / "config.json").exists():
+        raise RunError(f"{path}: holds a run already; continue it with --resume, or choose another folder")
+    try:
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN) if path.is_dir() else []
+    except OSError as error:
+        raise RunError(f"{path}: no run can be made here: {error.strerror or error}") from None
+    strangers = [name for name in strangers if not (name.startswith(".") and name.endswith(".tmp"))]
+    if strangers:
+        raise RunError(f"{path}: is not empty (it holds {strangers[0]}); choose another folder for the run")

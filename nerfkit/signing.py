@@ -54,7 +54,7 @@ def embed(words: list[str]) -> int:
     if isinstance(content, Path):
         return hide(arguments, key, content, out)
     from nerfkit.assess import scene_of
-    from nerfkit.run import Run
+    from nerfkit.run import Run, check_free
     from nerfkit.stego.embed import embed as put
     from nerfkit.stego.embed import prepared
     from nerfkit.stego.mark import has_mark
@@ -63,6 +63,7 @@ def embed(words: list[str]) -> int:
     from nerfkit.stego.record import FILE, Content, note, read_record
 
     run = Run.open(arguments.run)
+    check_free(out)
     record = run.path / FILE
     if record.exists():  # what cannot be noted is not made
         read_record(record)

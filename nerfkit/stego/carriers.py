@@ -17,6 +17,7 @@ through the renderer, upstream gradient r, is the matched filter for all carrier
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ _VIEWS, _SIDE = 32, 128
 """Views and pixels across, of which the calibration looks at these at most."""
 _FEW = 2048
 """Rays of the calibration that are looked at together: stage by stage, all samples before a surface are held."""
-_ROOM = 1 << 17
+ROOM = 1 << 17
 """Samples of the rays that are heard together; always room for as many, as memory of each size is kept."""
 
 
@@ -73,20 +74,24 @@ class Carriers:
         return (gradient[self.entries] * self.steps).sum(1)
 
 
+def in_parts(counts: Int[Tensor, " n"]) -> Sequence[Int[Tensor, " part"]]:
+    """Numbers of rays that reach ``counts`` samples, in parts of half of `ROOM`; the last ray of one may go beyond."""
+    number = (counts.long() + 1).cumsum(0) // (ROOM // 2)
+    sizes = number.unique_consecutive(return_counts=True)[1].tolist()
+    return torch.arange(len(counts), device=counts.device).split(sizes)
+
+
 def gradient_of(
     model: Model, rays: Rays, upstream: Float[Tensor, "n 3"], counts: Int[Tensor, " n"]
 ) -> Float[Tensor, "entries features"]:
     """The table's gradient of <upstream, colours of the rays> (model coordinates), which reach ``counts`` samples."""
     table = model.field.table
     total = torch.zeros_like(table)
-    # Parts of half of the room, by the samples; the last ray of one may go beyond.
-    number = (counts.long() + 1).cumsum(0) // (_ROOM // 2)
-    sizes = number.unique_consecutive(return_counts=True)[1].tolist()
-    for part in torch.arange(len(rays), device=model.device).split(sizes):
+    for part in in_parts(counts):
         some = rays[part]
         zero, half = torch.zeros(len(part), 3, device=model.device), torch.full((len(part),), 0.5, device=model.device)
         table.grad = total  # each backward pass adds to it
-        seen = render_rays(model.field, model.sampler, some, zero, half, capacity=_ROOM)
+        seen = render_rays(model.field, model.sampler, some, zero, half, capacity=ROOM)
         (seen.rgb * upstream[part]).sum().backward()
     table.grad = None
     return total

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.render import Model, background_color, render_rays
+from nerfkit.stego.carriers import ROOM, in_parts
 from nerfkit.stego.decoder import SIDE
 from nerfkit.types import Rays
 
@@ -25,8 +26,6 @@ ALPHA = 0.5
 """How much less large weights move; 0: all alike."""
 _LEAST = 1e-3
 """Of the weights' mean size: smaller ones count as large as this."""
-_ROOM = 1 << 17
-"""Samples of rays whose gradients are had together."""
 
 
 class Copy:
@@ -76,12 +75,10 @@ class Copy:
         """The moves' gradients of <upstream, render>."""
         rays, behind, half = self._rays(view)
         upstream = upstream.permute(1, 2, 0).reshape(-1, 3).to(self.model.device)
-        number = (self._counts[view].long() + 1).cumsum(0) // (_ROOM // 2)
-        sizes = number.unique_consecutive(return_counts=True)[1].tolist()
         field, sampler = self.model.field, self.model.sampler
         field.zero_grad(set_to_none=True)
-        for part in torch.arange(len(rays), device=self.model.device).split(sizes):
-            seen = render_rays(field, sampler, rays[part], behind[part], half[part], capacity=_ROOM)
+        for part in in_parts(self._counts[view]):
+            seen = render_rays(field, sampler, rays[part], behind[part], half[part], capacity=ROOM)
             (seen.rgb * upstream[part]).sum().backward()
         found = [w.grad * mask for w, mask in zip(self.weights, self.mask, strict=True)]
         field.zero_grad(set_to_none=True)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.assess import truth
 from nerfkit.cameras import Cameras
 from nerfkit.render import Model, render_image
 from nerfkit.scene.scene import Scene
+from nerfkit.stego.attacks import Picture
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
 _LOOKED_AT = 8
 """Held-out photographs, at most."""
 

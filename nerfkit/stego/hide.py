@@ -92,16 +92,15 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
             loss = loss + _untold(decoder, copies[which], marked[which][view], copies[which].plain[view], chance, rows)
         _step(sees, loss)
         yield step + 1, total
-    flat = [torch.nn.Parameter(move) for each in moves for move in each]
-    shifts = torch.optim.Adam(flat, _RATE, betas=(0.9, 0.99))
-    n = len(copies[0].weights)
+    deltas = [[torch.nn.Parameter(move) for move in each] for each in moves]
+    shifts = torch.optim.Adam([one for each in deltas for one in each], _RATE, betas=(0.9, 0.99))
     for step in range(plan.together):
         share = step / plan.together
         for optimizer, rate in ((sees, _DECODER_RATE), (shifts, _RATE)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _LAST**share
         which = int(chance.integers(len(copies)))
-        copy, mine = copies[which], flat[which * n : which * n + n]
+        copy, mine = copies[which], deltas[which]
         view = int(chance.integers(len(copy.views)))
         picture, plain = copy.seen(view).requires_grad_(), copy.plain[view]
         allowed = 10.0 ** (-(copy.target - _HEAD_START * max(0.0, 1.0 - 2.0 * share)) / 10.0)
@@ -114,8 +113,8 @@ def hide(copies: list[Copy], decoder: Decoder, plan: Plan, seed: int = 0) -> Ite
         shifts.zero_grad(set_to_none=True)
         copy.put([parameter.detach() for parameter in mine])
         yield plan.telling + step + 1, total
-    for i, copy in enumerate(copies):
-        _as_far_as(copy, [parameter.detach() for parameter in flat[i * n : i * n + n]], copy.target)
+    for copy, mine in zip(copies, deltas, strict=True):
+        _as_far_as(copy, [parameter.detach() for parameter in mine], copy.target)
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,15 @@ def test_a_copy_has_one_kind_of_content(hidden: Hidden, tmp_path: Path, capsys: 
     assert not hidden.run.path.with_name("run-marked").exists()
 
 
+def test_a_place_that_is_taken_is_refused_before_anything_is_learnt(
+    hidden: Hidden, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nerfkit.stego.hidden.put", None)
+    words = ["embed", hidden.run.path, "--key", hidden.key, "--hide", hidden.logo, "-o", hidden.copy.path]
+    assert main([str(word) for word in words]) != 0
+    assert "holds a run already" in capsys.readouterr().err
+
+
 def test_a_decoder_draws_nothing_before_it_has_learnt() -> None:
     decoder = Decoder()
     with torch.no_grad():
