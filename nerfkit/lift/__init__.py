@@ -1,0 +1,1 @@
+"""One picture to an object that can be looked at from all sides."""

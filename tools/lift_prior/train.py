@@ -1,0 +1,324 @@
+"""Train the prior of `nerfkit lift`: LiftNet, on the pictures of make_views.py.
+
+    python tools/lift_prior/train.py OUT VIEWS --minutes 60 [--cells 16] [--rate 1e-3] [--cool]
+
+Training goes on from what is in OUT (`last.safetensors` with moments and averages, `log.jsonl`); few cells a side
+first, 32 at the end, is how few processors come furthest. ``--cool`` lets the rate fall to nothing over these minutes.
+What is shipped, the moving average in half precision, is written to OUT/prior.safetensors after each look at the
+validation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpolate
+
+from nerfkit.aside import file_aside
+from nerfkit.lift.prior import CELLS, LiftNet
+from nerfkit.lift.volume import orbiting, pixel_places, pixel_rays
+
+_BATCH, _TARGETS, _RAYS, _SAMPLES = 8, 5, 256, 40
+"""Objects of a step, views of each (the first is the picture itself), rays of each, samples of each."""
+_WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
+_LOOK = 300.0
+"""Seconds between looks at the validation set."""
+_SHARES = {"train": 0.6, "drawn": 0.4}
+
+
+@dataclass(frozen=True)
+class Views:
+    """A set that `make_views.py` made."""
+
+    rgba: np.ndarray
+    depth: np.ndarray
+    normal: np.ndarray
+    cameras: np.ndarray
+    n: int
+
+    @classmethod
+    def open(cls, folder: Path) -> Views:
+        """What is there of it."""
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rgba", "depth", "normal", "cameras")
+        }
+        return cls(**arrays, n=len(json.loads((folder / "names.json").read_text())))
+
+
+@dataclass
+class Example:
+    """A picture, and what rays of other views of the same object should see; y is up, the picture's azimuth is 0."""
+
+    rgba: Tensor
+    """(4, s, s) straight, [0, 1]."""
+    camera: Tensor
+    """(3,) elevation, field of view, distance."""
+    depth: Tensor
+    """(s, s) z, 0 where nothing is."""
+    normals: Tensor
+    """(3, s, s) in the camera."""
+    rays_o: Tensor
+    rays_d: Tensor
+    rgb: Tensor
+    """(n, 3) straight."""
+    opacity: Tensor
+    distance: Tensor
+    """(n,) 0 where unknown."""
+
+
+def example(views: Views, chance: np.random.Generator) -> Example:
+    """One of an object by chance, mirrored and painted over by chance."""
+    i = int(chance.integers(views.n))
+    chosen = chance.permutation(views.cameras.shape[1])[:_TARGETS]
+    poses = torch.from_numpy(views.cameras[i][chosen].astype(np.float32))
+    rgba = torch.from_numpy(views.rgba[i][chosen].astype(np.float32)) / 255
+    depth = torch.from_numpy(views.depth[i][chosen].astype(np.float32))
+    normal = torch.from_numpy(views.normal[i, chosen[0]].astype(np.float32)) / 127
+    azimuth = poses[:, 0]
+    world = orbiting(azimuth[:1], poses[:1, 1], poses[:1, 3])[0, :, :3]
+    normal = normal @ world
+    azimuth = azimuth - azimuth[0]
+    if chance.random() < 0.5:
+        rgba, depth, normal, azimuth = (
+            rgba.flip(2),
+            depth.flip(2),
+            normal.flip(1) * torch.tensor([-1.0, 1, 1]),
+            -azimuth,
+        )
+    rgba = torch.cat([_repainted(rgba[..., :3], chance), rgba[..., 3:]], -1)
+    c2w = orbiting(azimuth, poses[:, 1], poses[:, 3])
+    rows, columns = zip(*(_pixels(one[..., 3], chance) for one in rgba), strict=True)
+    rows, columns = torch.stack(rows), torch.stack(columns)
+    size = rgba.shape[1]
+    xy = (torch.stack([columns, rows], -1) + 0.5) / size
+    rays_o, rays_d = pixel_rays(c2w, poses[:, 2], xy)
+    which = torch.arange(len(rgba))[:, None]
+    found = rgba[which, rows, columns]
+    z = depth[which, rows, columns]
+    z = torch.where(found[..., 3] > 0.99, z, 0.0)
+    cos = (rays_d * c2w[:, None, :, 2]).sum(-1)
+    parts = [rays_o, rays_d, found[..., :3], found[..., 3], z / cos]
+    camera = torch.stack([poses[0, 1], poses[0, 2], poses[0, 3]])
+    return Example(
+        rgba[0].permute(2, 0, 1), camera, depth[0], normal.permute(2, 0, 1), *(p.flatten(0, 1) for p in parts)
+    )
+
+
+def _repainted(rgb: Tensor, chance: np.random.Generator) -> Tensor:
+    """All views of an object in other colours."""
+    if chance.random() < 0.4:
+        rgb = rgb[..., torch.from_numpy(chance.permutation(3))]
+    gain = torch.from_numpy(chance.uniform(0.75, 1.2, 3).astype(np.float32))
+    return (rgb.clamp(min=1e-4) ** float(chance.uniform(0.75, 1.3)) * gain).clamp(0, 1)
+
+
+def _pixels(alpha: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Rows and columns, half of them about the object."""
+    size, n = alpha.shape[0], _RAYS // 2
+    rows, columns = chance.integers(size, size=_RAYS), chance.integers(size, size=_RAYS)
+    inside = torch.nonzero(alpha > 0)
+    if len(inside):
+        low, high = (inside.min(0).values - 3).clamp(min=0), (inside.max(0).values + 4).clamp(max=size)
+        rows[:n] = chance.integers(int(low[0]), int(high[0]), size=n)
+        columns[:n] = chance.integers(int(low[1]), int(high[1]), size=n)
+    return torch.from_numpy(rows), torch.from_numpy(columns)
+
+
+def loss_of(net: LiftNet, batch: list[Example], n_cells: int, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    """What is made small, and its parts."""
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(one, name) for one in batch]).to(device)
+
+    rgba, camera = stacked("rgba"), stacked("camera")
+    with torch.autocast(device.type, torch.bfloat16):
+        lifted = net(rgba, camera, n_cells)
+    seen = lifted.volume.look(stacked("rays_o"), stacked("rays_d"), _SAMPLES, -1.0)
+    opacity, distance = stacked("opacity"), stacked("distance")
+    behind = torch.rand(len(batch), 1, 3, device=device)
+    want = stacked("rgb") * opacity[..., None] + behind * (1 - opacity[..., None])
+    error = seen.rgb + behind * (1 - seen.opacity[..., None]) - want
+    known = (distance > 0).float()
+    far = (seen.depth - distance * seen.opacity).abs() * known
+    half = interpolate(stacked("depth")[:, None], scale_factor=0.5, mode="nearest")[:, 0]
+    there = (half > 0).float()
+    flat = (lifted.depth - (half - camera[:, 2, None, None])).abs() * there
+    facing = interpolate(stacked("normals"), scale_factor=0.5, mode="nearest")
+    turned = (1 - cosine_similarity(lifted.normals, facing, dim=1)) * there
+    shown = seen.opacity.clamp(1e-4, 1 - 1e-4)
+    parts = {
+        "colour": error.square().mean() + 0.1 * error.abs().mean(),
+        "opacity": 0.5 * (seen.opacity - opacity).square().mean() + 0.03 * binary_cross_entropy(shown, opacity),
+        "distance": 0.1 * far.sum() / known.sum().clamp(min=1),
+        "depth": 0.2 * flat.sum() / there.sum().clamp(min=1),
+        "normals": 0.02 * turned.sum() / there.sum().clamp(min=1),
+        "camera": 0.2 * (lifted.camera - camera[:, :2]).square().mean(),
+    }
+    total = torch.stack(list(parts.values())).sum()
+    return total, {name: float(value.detach()) for name, value in parts.items()} | {
+        "mse": float(error.detach().square().mean())
+    }
+
+
+@torch.no_grad()
+def scores(net: LiftNet, views: Views, n_cells: int, device: torch.device, n_targets: int = 4) -> dict[str, float]:
+    """Of the validation set, over white: novel views at half of their size, beside copies of the picture."""
+    size = views.rgba.shape[2] // 2
+    places = pixel_places(size).to(device)
+    found: dict[str, list[float]] = {"psnr": [], "copy": [], "iou": [], "copy_iou": [], "elevation": [], "fov": []}
+    for i in range(views.n):
+        poses = torch.from_numpy(views.cameras[i].astype(np.float32)).to(device)
+        rgba = torch.from_numpy(views.rgba[i].astype(np.float32)).to(device) / 255
+        camera = poses[:1, 1:]
+        with torch.autocast(device.type, torch.bfloat16):
+            lifted = net(rgba[:1].permute(0, 3, 1, 2), camera, n_cells)
+        found["elevation"].append(math.degrees(float((lifted.camera - camera[:, :2])[0, 0].abs())))
+        found["fov"].append(math.degrees(float((lifted.camera - camera[:, :2])[0, 1].abs())))
+        white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        small = interpolate(torch.cat([white, rgba[..., 3:]], -1).permute(0, 3, 1, 2), scale_factor=0.5, mode="area")
+        small = small.permute(0, 2, 3, 1).flatten(1, 2)
+        step = max((len(poses) - 1) // n_targets, 1)
+        for v in range(1, len(poses), step)[:n_targets]:
+            c2w = orbiting(poses[v : v + 1, 0] - poses[0, 0], poses[v : v + 1, 1], poses[v : v + 1, 3])
+            seen = lifted.volume.look(*pixel_rays(c2w, poses[v : v + 1, 2], places[None]), 64)
+            picture = seen.rgb[0] + 1 - seen.opacity[0][:, None]
+            found["psnr"].append(_psnr(picture, small[v, :, :3]))
+            found["copy"].append(_psnr(small[0, :, :3], small[v, :, :3]))
+            found["iou"].append(_iou(seen.opacity[0], small[v, :, 3]))
+            found["copy_iou"].append(_iou(small[0, :, 3], small[v, :, 3]))
+    return {name: float(np.median(v) if name in ("elevation", "fov") else np.mean(v)) for name, v in found.items()}
+
+
+def _psnr(a: Tensor, b: Tensor) -> float:
+    return -10 * math.log10(max(float((a - b).square().mean()), 1e-10))
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    a, b = a > 0.5, b > 0.5
+    return float((a & b).sum() / (a | b).sum().clamp(min=1))
+
+
+class Training:
+    """LiftNet, its optimiser, and the moving average that is shipped."""
+
+    def __init__(self, out: Path, device: torch.device):
+        self.out, self.net, self.step = out, LiftNet().to(device), 0
+        self.average = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        if (out / "last.safetensors").exists():
+            self._read(load_file(out / "last.safetensors"))
+
+    def _read(self, tensors: dict[str, Tensor]) -> None:
+        def part(of: str) -> dict[str, Tensor]:
+            return {name[len(of) + 1 :]: value for name, value in tensors.items() if name.startswith(of + ".")}
+
+        self.net.load_state_dict(part("net"))
+        for name, value in part("average").items():
+            self.average[name].copy_(value)
+        self.step = int(tensors["step"])
+        first, second = part("first"), part("second")
+        for name, parameter in self.net.named_parameters():
+            moments = {"exp_avg": first[name].clone(), "exp_avg_sq": second[name].clone()}
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+
+    def save(self) -> None:
+        """To go on from."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.net.named_parameters():
+            state = self.optimizer.state[parameter]
+            tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
+        tensors["step"] = torch.tensor(self.step)
+        self._write("last.safetensors", tensors)
+
+    def ship(self, about: dict[str, str]) -> None:
+        """The average, in half precision."""
+        self._write("prior.safetensors", {name: value.half() for name, value in self.average.items()}, about)
+
+    def _write(self, name: str, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+        with file_aside(self.out / name) as path:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=about)
+
+    def learn(self, loss: Tensor, rate: float) -> None:
+        """A step down."""
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
+        self.optimizer.param_groups[0]["lr"] = rate * min(1.0, (self.step + 1) / _WARM)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        keep = min(_AVERAGE, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep)
+
+    def averaged(self) -> LiftNet:
+        """The network that is shipped."""
+        net = LiftNet().to(next(self.net.parameters()).device)
+        net.load_state_dict(self.average)
+        return net.eval()
+
+
+def main() -> None:
+    """Train for so many minutes."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("views", type=Path)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--cells", type=int, default=CELLS)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--cool", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    sets = {name: Views.open(args.views / name) for name in (*_SHARES, "validation")}
+    training = Training(args.out, device)
+    chance = np.random.default_rng(training.step)
+    torch.manual_seed(training.step)
+    started = looked = time.monotonic()
+    sums: dict[str, float] = {}
+    n = 0
+    while (share := (time.monotonic() - started) / (60 * args.minutes)) < 1:
+        names = chance.choice(list(_SHARES), size=_BATCH, p=list(_SHARES.values()))
+        loss, parts = loss_of(training.net, [example(sets[name], chance) for name in names], args.cells, device)
+        training.learn(loss, args.rate * (1 - share if args.cool else 1.0))
+        n += 1
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value
+        if time.monotonic() - looked > _LOOK:
+            _report(training, sets["validation"], args, {name: value / n for name, value in sums.items()})
+            sums, n, looked = {}, 0, time.monotonic()
+    _report(training, sets["validation"], args, {name: value / max(n, 1) for name, value in sums.items()})
+
+
+def _report(training: Training, validation: Views, args: argparse.Namespace, parts: dict[str, Any]) -> None:
+    """Keep what was learnt, and say how good it is."""
+    training.save()
+    found = scores(training.averaged(), validation, args.cells, next(training.net.parameters()).device)
+    row = {
+        "time": time.strftime("%FT%T"),
+        "step": training.step,
+        "cells": args.cells,
+        "rate": args.rate,
+        "cool": args.cool,
+    }
+    row |= {name: round(value, 5) for name, value in {**parts, **found}.items()}
+    with (args.out / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+    training.ship({name: str(value) for name, value in row.items()})
+
+
+if __name__ == "__main__":
+    main()
