@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from nerfkit import __version__
-from nerfkit.terminal import say
-from nerfkit.verbs import INTERRUPTED, VERBS
+from nerfkit.terminal import INTERRUPTED, say
+from nerfkit.verbs import VERBS
 
 
 def main(words: list[str] | None = None) -> int:

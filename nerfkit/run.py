@@ -38,7 +38,7 @@ SCHEMA = 1
 KEPT = 2
 """Checkpoints that stay; older ones are removed once a new one is in place."""
 PARTS = ("field", "sampler", "optimizer")
-_OWN = {"frame.json", "provenance.json", "log.jsonl", "checkpoints", "renders", "exports"}
+_OWN = {"frame.json", "provenance.json", "log.jsonl", "preview.png", "checkpoints", "renders", "exports"}
 
 
 class RunError(RuntimeError):

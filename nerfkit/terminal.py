@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def say(text: str) -> None:

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nerfkit.lifting import LIFTING
 from nerfkit.signing import SIGNING
-from nerfkit.terminal import print_record, print_table, say, stages, track, track_named
+from nerfkit.terminal import INTERRUPTED, print_record, print_table, say, stages, track, track_named
 
 if TYPE_CHECKING:
     from nerfkit.arguments import Export, Render
 
-INTERRUPTED = 130
 _FOLDERS = ("--out", "--scene")
 """Flags that name a folder."""
 
@@ -247,8 +247,7 @@ def export(words: list[str]) -> int:
         check_installed()
         if run.config.train.tiles:
             raise ExportError(f"{run.path}: a mesh is made of one model, this is in tiles: export {run.path}/tiles/1")
-    model = load(run)
-    scene = scene_of(run, arguments.scene)
+    model, scene = load(run), scene_of(run, arguments.scene)
     cameras = scene.cameras[scene.splits["train"]]
     if kind == "points":
         points = gather_points(model, cameras, arguments.points, track_named)
@@ -396,5 +395,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "info": info,
     "doctor": doctor,
+    **LIFTING,
     **SIGNING,
 }

@@ -7,7 +7,9 @@ import shlex
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
+from conftest import ball_cameras, draw_ball
 from test_prepare import photograph_all
 
 from nerfkit.cli import main
@@ -37,6 +39,8 @@ def shortened(verb: str, words: list[str]) -> list[str]:
         replaced["--frames"] = "2"
     if "runs/marked" in words:  # what is read must be larger
         replaced = {}
+    if verb == "lift":
+        words = [*words, "--fast", "--no-film", "--no-mesh"]
     if training and "--resume" not in words:
         replaced["--steps"] = "400"
     for flag in (*replaced, "--time-budget", "--downscale"):
@@ -53,6 +57,8 @@ def test_every_command_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Viewer, "stay", lambda self: None)
     photograph_all(tmp_path / "photos")
+    ball = draw_ball(ball_cameras(1, size=96), 0)
+    cv2.imwrite(str(tmp_path / "mug.png"), cv2.cvtColor(ball, cv2.COLOR_RGBA2BGRA))
     for command in commands(page):
         verb, *words = shlex.split(command)[1:]
         words = shortened(verb, words)

@@ -11,6 +11,7 @@ import pytest
 import nerfkit
 from nerfkit.arguments import Compare, Doctor, Eval, Export, Info, Prepare, Render, View, parse, parse_train
 from nerfkit.cli import VERBS
+from nerfkit.lift_flags import Lift
 from nerfkit.signing_flags import Embed, Extract, Keygen
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 KINDS = {"prepare": Prepare, "eval": Eval, "render": Render, "export": Export, "compare": Compare}
 KINDS |= {"info": Info, "view": View, "doctor": Doctor, "keygen": Keygen, "embed": Embed, "extract": Extract}
+KINDS |= {"lift": Lift}
 
 BLOCKS = re.findall(r"```(?:sh|bash)\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]

@@ -1,0 +1,78 @@
+"""Where a picture is taken to have been taken from, and what the networks see of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nerfkit.lift.photo import LiftError
+from nerfkit.lift.prior import SIZE
+from nerfkit.lift.volume import distance_for
+
+_FILL = 0.85
+"""Share of the frame's side that the object's longer side takes."""
+_ELEVATIONS, _FOVS = (-30.0, 89.0), (10.0, 110.0)
+"""Degrees that a camera may have."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """A square picture of an object, and the camera that took it: it looks at the middle of the unit ball."""
+
+    rgba: UInt8[np.ndarray, "s s 4"]
+    """Straight alpha."""
+    elevation: float
+    fov: float
+    """Degrees."""
+    radius: float
+    """Distance from the middle of the object, in units of its radius."""
+
+    @property
+    def camera(self) -> Float[Tensor, "1 3"]:
+        """As `LiftNet` takes it."""
+        return torch.tensor([[math.radians(self.elevation), math.radians(self.fov), self.radius]])
+
+    def seen(self, size: int = SIZE) -> Float[Tensor, "1 4 size size"]:
+        """The picture as a network takes it, [0, 1]; colours under alpha count by their alpha."""
+        scaled = self.scaled(size).rgba.astype(np.float32) / 255
+        return torch.from_numpy(scaled).permute(2, 0, 1)[None]
+
+    def scaled(self, size: int) -> Framing:
+        """The same picture of another size."""
+        if size == self.rgba.shape[0]:
+            return self
+        light = self.rgba.astype(np.float32) / 255
+        light[..., :3] *= light[..., 3:]
+        shrinks = size < self.rgba.shape[0]
+        light = cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        light[..., :3] /= np.maximum(light[..., 3:], 1e-4)
+        return replace(self, rgba=np.rint(255 * light.clip(0, 1)).astype(np.uint8))
+
+    def looking(self, elevation: float, fov: float) -> Framing:
+        """The same picture, taken from elsewhere. Raises LiftError where no camera can be there."""
+        for name, value, (low, high) in (("elevation", elevation, _ELEVATIONS), ("fov", fov, _FOVS)):
+            if not low <= value <= high:
+                raise LiftError(f"--{name} {value:g}: expected {low:g} to {high:g} degrees")
+        return replace(self, elevation=elevation, fov=fov, radius=distance_for(math.radians(fov)))
+
+
+def framed(
+    rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], elevation: float = 20.0, fov: float = 40.0
+) -> Framing:
+    """The object cut out of its picture and put into a square, as large as in pictures that the prior learnt from."""
+    there = np.argwhere(alpha > 127)
+    (top, left), (bottom, right) = there.min(0), there.max(0) + 1
+    side = max(round(max(bottom - top, right - left) / _FILL), 8)
+    y, x = (top + bottom - side) // 2, (left + right - side) // 2
+    rgba = np.zeros((side, side, 4), np.uint8)
+    height, width = alpha.shape
+    inside = np.s_[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
+    placed = np.s_[inside[0].start - y : inside[0].stop - y, inside[1].start - x : inside[1].stop - x]
+    rgba[placed] = np.concatenate([rgb[inside], alpha[inside][..., None]], -1)
+    return Framing(rgba, 0.0, 40.0, 1.0).looking(elevation, fov)

@@ -1,0 +1,140 @@
+"""One picture to a field: the prior's volume first, which is there at once, then a field that learns from the picture
+and from what the prior thinks of the other sides."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfkit.config import Config, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.lift.framing import Framing
+from nerfkit.lift.guidance import Alike, Diffusion, Features
+from nerfkit.lift.guide import Depth, Guide, Guided, Term
+from nerfkit.lift.photo import LiftError
+from nerfkit.lift.prior import Lifted, LiftNet
+from nerfkit.lift.scene import Given, write_scene
+from nerfkit.render import Model
+from nerfkit.run import Run, check_free
+from nerfkit.scene import load_scene
+from nerfkit.scene.scene import Scene
+from nerfkit.train.loop import fit
+from nerfkit.train.progress import Report
+
+WEIGHTS = Path(__file__).with_name("prior.safetensors")
+SCENE = "scene"
+"""Where in its run a picture's scene lies."""
+CONFIG = Config(
+    field=FieldConfig(log2_table_size=15, finest_resolution=256),
+    sampler=SamplerConfig(resolution=64, n_steps=192, warmup_steps=64),
+    train=TrainConfig(steps=1500, samples_per_step=16384, distortion=0.01),
+)
+FAST_STEPS = 400
+"""With --fast."""
+RANKING, GUIDANCE, ALIKE = 0.05, 1e-4, 50.0
+"""Weights of the order of depths, of a diffusion prior's pull, and within that of likeness to the photo."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Pixels a side."""
+
+    photo: int = 256
+    """As which the picture is learnt: a quarter of all pixels are its own."""
+    asked: int = 64
+    """Of what the prior is asked for."""
+
+
+def load_prior(path: Path = WEIGHTS, device: str = "cpu") -> LiftNet:
+    """The network of a file of weights. Raises LiftError where it is none, or one of another shape."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise LiftError(f"{path}: there are no such weights; tools/lift_prior/train.py makes some") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise LiftError(f"{path}: holds no weights that can be read ({error})") from None
+    net = LiftNet()
+    try:
+        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except RuntimeError:
+        raise LiftError(f"{path}: holds weights of another network, perhaps of another version of nerfkit") from None
+    return net.to(device).eval()
+
+
+@torch.no_grad()
+def understood(net: LiftNet, framing: Framing) -> Lifted:
+    """What the prior makes of a picture."""
+    device = next(net.parameters()).device
+    kind = torch.bfloat16 if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() else torch.float32
+    with torch.autocast(device.type, torch.bfloat16, enabled=kind is torch.bfloat16):
+        return net(framing.seen().to(device), framing.camera.to(device))
+
+
+def guessed(net: LiftNet, framing: Framing, elevation: float | None, fov: float | None) -> Framing:
+    """The picture at the elevation and through the angle that are given, or else guessed, in degrees."""
+    guess = understood(net, framing).camera[0].rad2deg().tolist()
+    return framing.looking(
+        min(max(guess[0], -25.0), 85.0) if elevation is None else elevation,
+        min(max(guess[1], 20.0), 70.0) if fov is None else fov,
+    )
+
+
+def begin(
+    photo: Framing, lifted: Lifted, given: Sequence[Given], sizes: Sizes, config: Config, out: Path, command: list[str]
+) -> tuple[Run, Scene]:
+    """Begin the run of a picture, its scene within. Raises RunError where the folder cannot be used."""
+    check_free(out)
+    aside = out.with_name(f".{out.name}.{SCENE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        write_scene(aside, photo.scaled(sizes.photo), lifted.volume, sizes.asked, list(given))
+        scene = load_scene(aside, config.data)
+        splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
+        frame = scene.frame.to_dict()
+        run = Run.create(out, config, out / SCENE, out.name, frame, scene.fingerprint, splits, command)
+        aside.rename(out / SCENE)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return run, replace(scene, root=out / SCENE, name=out.name)
+
+
+def terms_of(
+    photo: Framing,
+    lifted: Lifted,
+    depth: Float[Tensor, "h w"] | None = None,
+    prior: Diffusion | None = None,
+    features: Features | None = None,
+) -> list[Term]:
+    """What the field should be like beside its pixels.
+
+    Args:
+        photo: the picture.
+        lifted: what our network makes of it; its depths are taken where no others are given.
+        depth: of the picture's pixels, up to scale and shift, larger is farther.
+        prior: guides views from anywhere.
+        features: to whose eye what the prior draws shall be like the picture.
+    """
+    told = lifted.depth[0].cpu() if depth is None else depth
+    terms: list[Term] = [Depth.of(photo, told, RANKING)] if RANKING or depth is not None else []
+    if prior is not None:
+        seen = photo.seen(photo.rgba.shape[0])
+        reference = seen[:, :3] * seen[:, 3:] + 1 - seen[:, 3:]
+        alike = None
+        if features is not None:
+            with torch.no_grad():
+                alike = Alike(features, features(reference), ALIKE)
+        terms.append(Guided(prior, photo, GUIDANCE, alike=alike))
+    return terms
+
+
+def lift(run: Run, scene: Scene, model: Model, terms: Sequence[Term]) -> Iterator[Report]:
+    """Teach a field the scene of a picture."""
+    policies = [Guide(terms, run.config.train.seed)] if terms else []
+    yield from fit(scene, run.config, run, model=model, policies=policies)

@@ -1,0 +1,236 @@
+"""LiftBench's rows: each object, by each method."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nerfkit.config import Config
+from nerfkit.evaluate import peak_memory_bytes
+from nerfkit.kernels.meshes import Solid
+from nerfkit.lift.bench import Object, Pose, Rgba, near_surface, over_white, read_rgba, rows_of, scored
+from nerfkit.lift.framing import Framing
+from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood
+from nerfkit.lift.photo import LiftError
+from nerfkit.lift.prior import LiftNet
+from nerfkit.lift.scene import picture_of, turntable
+from nerfkit.lift.sheet import camera_at, straight
+from nerfkit.lift.trivial import TRIVIAL
+from nerfkit.lift.volume import Volume
+from nerfkit.mesh import MeshOptions, extract_mesh
+from nerfkit.provenance import commit, cpu_name, now, versions
+from nerfkit.render import Model, render_image
+from nerfkit.train.loop import model_of
+
+Row = dict[str, Any]
+_COLUMNS = (
+    "psnr",
+    "psnr_union",
+    "iou",
+    "ssim",
+    "perceptual",
+    "features",
+    "f0.1",
+    "chamfer",
+    "photo_psnr",
+    "photo_iou",
+    "seconds",
+)
+Distance = Callable[[Rgba, Rgba], dict[str, float]]
+_POINTS = 10_000
+
+
+@dataclass(frozen=True)
+class Way:
+    """How objects are lifted."""
+
+    net: LiftNet
+    config: Config
+    seed: int
+    only_prior: bool
+    unknown: bool
+    """Whether the camera is not told."""
+    meshes: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was measured, in a file: a JSON line an object and method."""
+
+    path: Path
+    bench: str
+    """Which objects: the folder's name."""
+    rows: list[Row]
+
+    @classmethod
+    def open(cls, path: Path, folder: Path) -> Rows:
+        """What stands there. Raises LiftError where that is no such file."""
+        try:
+            text = path.read_text() if path.exists() else ""
+            return cls(path, folder.resolve().name, [json.loads(line) for line in text.splitlines() if line.strip()])
+        except (OSError, ValueError) as error:
+            raise LiftError(f"{path}: holds no rows that can be read ({error})") from None
+
+    def missing(self, what: Row) -> bool:
+        """Whether no row says all of this."""
+        what = {"bench": self.bench, **what}
+        return not any(what.items() <= row.items() for row in self.rows)
+
+    def keep(self, rows: Iterator[Row], tell: Callable[[str], None]) -> None:
+        """Write rows down as they come."""
+        machine = {"cpu": cpu_name(), "versions": versions(), "commit": commit()}
+        for row in rows:
+            row = {"bench": self.bench, "time": now(), **row, **machine}
+            self.rows.append(row)
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            tell(f"{row['method']}, {row['object']}: {row['psnr']:.2f} dB, outline {row['iou']:.3f}")
+
+    def table(self) -> Iterator[str]:
+        """Means over the objects of each method, a line each."""
+        mine = [row for row in self.rows if row["bench"] == self.bench]
+        columns = [name for name in _COLUMNS if any(name in row for row in mine)]
+        yield f"{'':28} {'n':>4} " + " ".join(f"{name:>10}" for name in columns)
+        for method in dict.fromkeys(row["method"] for row in mine):
+            those = [row for row in mine if row["method"] == method]
+            each = ([row[name] for row in those if row.get(name) is not None] for name in columns)
+            cells = (f"{np.mean(values):10.3f}" if values else f"{'':10}" for values in each)
+            yield f"{method:28} {len(those):4} " + " ".join(cells)
+
+
+def trivial_rows(objects: Sequence[Object], more: Distance | None, missing: Callable[[Row], bool]) -> Iterator[Row]:
+    """Those that need no method."""
+    for name, answer in TRIVIAL.items():
+        for one in objects:
+            row: Row = {"method": name, "object": one.name}
+            if missing(row):
+                try:
+                    yield row | rows_of(one, answer, one.ring, more)
+                except LiftError:
+                    continue  # an object whose depth nobody knows
+
+
+def answered_rows(
+    objects: Sequence[Object], name: str, folder: Path, more: Distance | None, missing: Callable[[Row], bool]
+) -> Iterator[Row]:
+    """Those of another's pictures."""
+
+    def answer(one: Object, view: int) -> Rgba:
+        return read_rgba(folder / one.name / f"{view:03d}.png")
+
+    for one in objects:
+        row: Row = {"method": name, "object": one.name}
+        if missing(row):
+            yield row | rows_of(one, answer, one.ring, more)
+
+
+def lifted_rows(
+    objects: Sequence[Object], name: str, way: Way, more: Distance | None, missing: Callable[[Row], bool]
+) -> Iterator[Row]:
+    """Ours."""
+    for one in objects:
+        row: Row = {"method": name, "object": one.name, "seed": way.seed}
+        if missing(row):
+            yield row | _lifted(one, way, more)
+
+
+def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
+    started = time.perf_counter()
+    photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
+    if way.unknown:
+        photo = guessed(way.net, photo, None, None)
+    understood_ = understood(way.net, photo)
+    preview = time.perf_counter() - started
+    if way.only_prior:
+        found = _scores(one, photo, _volume_answer(understood_.volume), more)
+        return {**found, "preview_seconds": preview, **_guess(one, photo)}
+    with tempfile.TemporaryDirectory() as aside:
+        out = Path(aside) / "run"
+        config = replace(way.config, train=replace(way.config.train, seed=way.seed))
+        run, scene = begin(photo, understood_, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
+        model = model_of(scene, config)
+        for _ in lift(run, scene, model, terms_of(photo, understood_)):
+            pass
+        seconds = time.perf_counter() - started
+        shutil.rmtree(out)
+    found = _scores(one, photo, _model_answer(model), more)
+    found |= {
+        "preview_seconds": preview,
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        **_guess(one, photo),
+    }
+    return found | _of_mesh(one, model, way.meshes)
+
+
+def _guess(one: Object, photo: Framing) -> Row:
+    return {"elevation_error": abs(photo.elevation - one.input.elevation), "fov_error": abs(photo.fov - one.input.fov)}
+
+
+def _volume_answer(volume: Volume) -> Callable[[Pose, int], Rgba]:
+    return lambda pose, size: picture_of(volume, pose.azimuth, pose.elevation, size, pose.fov)
+
+
+def _model_answer(model: Model) -> Callable[[Pose, int], Rgba]:
+    def look(pose: Pose, size: int) -> Rgba:
+        return straight(render_image(model, camera_at(pose.azimuth, pose.elevation, pose.fov, pose.radius, size), 0))
+
+    return look
+
+
+def _scores(one: Object, photo: Framing, look: Callable[[Pose, int], Rgba], more: Distance | None) -> Row:
+    """Views of the ring and beyond, and the picture itself, from where it was taken to be taken."""
+
+    def answer(one: Object, view: int) -> Rgba:
+        return look(one.views[view], one.truth(view).shape[0])
+
+    others = [view for view in range(len(one.views)) if view not in one.ring]
+    found: Row = rows_of(one, answer, one.ring, more)
+    if others:
+        found |= {f"beyond_{key}": value for key, value in rows_of(one, answer, others).items()}
+    mine = look(Pose(0.0, photo.elevation, photo.fov, photo.radius), one.picture().shape[0])
+    return found | {f"photo_{key}": value for key, value in scored(mine, one.picture()).items()}
+
+
+def _of_mesh(one: Object, model: Model, renders: bool) -> Row:
+    """How near the surface lies to the true one; whether it is closed, and looks like the field."""
+    surface = one.surface()
+    if surface is None and not renders:
+        return {}
+    import trimesh
+
+    cameras = turntable(12, 128, 20.0)
+    mesh = extract_mesh(model, cameras, MeshOptions(resolution=128, watertight=True))
+    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
+    found: Row = {"watertight": bool(solid.is_watertight), "faces": len(mesh.faces)}
+    if surface is not None:
+        points, _ = trimesh.sample.sample_surface(solid, _POINTS, seed=0)
+        found |= near_surface(np.asarray(points), surface)
+    if renders:
+        found["mesh_psnr"] = float(np.mean([_mesh_psnr(one, solid, model, view) for view in one.ring[::5]]))
+    return found
+
+
+def _mesh_psnr(one: Object, solid: Any, model: Model, view: int) -> float:
+    """A render of the mesh against one of the field, dB."""
+    pose, size = one.views[view], one.truth(view).shape[0]
+    field = over_white(_model_answer(model)(pose, size))
+    camera = camera_at(pose.azimuth, pose.elevation, pose.fov, pose.radius, size)
+    fine = camera.scaled(2)
+    rays = fine.rays(torch.zeros(4 * size * size, dtype=torch.long), fine.pixel_grid(0).reshape(-1, 2))
+    corners, faces = torch.from_numpy(np.asarray(solid.vertices)).float(), torch.from_numpy(np.asarray(solid.faces))
+    face, weights, _ = Solid(corners, faces).first_hits(rays.rays_o, rays.rays_d)
+    colors = torch.from_numpy(np.asarray(solid.visual.vertex_colors)[:, :3]).float() / 255
+    seen = (colors[faces[face.long().clamp(min=0)]] * weights[..., None]).sum(1)
+    picture = torch.where(face[:, None] >= 0, seen, 1.0).view(size, 2, size, 2, 3).mean((1, 3)).numpy()
+    return -10 * math.log10(max(float(np.square(picture - field).mean()), 1e-10))

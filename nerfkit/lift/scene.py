@@ -1,0 +1,105 @@
+"""The scene that a picture is made into: the picture itself, and what the prior thinks it looks like from elsewhere.
+
+It is a folder like any other, in the manner of Blender's synthetic scenes, so that whatever learns from photographs
+learns from it: `fit`, `prune`, `compress`. What the prior thinks is small and blurred, and weighs as little: a view has
+as many pixels as its guess is worth.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from nerfkit.cameras import Cameras
+from nerfkit.lift.framing import Framing
+from nerfkit.lift.volume import Volume, distance_for, orbiting, pixel_places, pixel_rays
+from nerfkit.poses import opencv_to_opengl
+
+PHOTO = "photo.png"
+FOV = 40.0
+"""Degrees, of the views from elsewhere."""
+HEIGHTS = ((0.0, 8), (20.0, 16), (45.0, 8), (-20.0, 4), (75.0, 4))
+"""Elevations, degrees, and how many views each has."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A further picture, that the user has."""
+
+    framing: Framing
+    azimuth: float
+    """Degrees, counted from the photo, to the right of the object as one looks at it."""
+
+
+def around() -> list[tuple[float, float]]:
+    """Azimuth and elevation of the views that the prior is asked for, degrees."""
+    return [(360 * (i + 0.5 * (k % 2)) / n, height) for k, (height, n) in enumerate(HEIGHTS) for i in range(n)]
+
+
+def pose_of(azimuth: float, elevation: float, radius: float) -> Float[np.ndarray, "3 4"]:
+    """Camera-to-world, OpenCV axes; degrees."""
+    each = (torch.tensor([value]) for value in (math.radians(azimuth), math.radians(elevation), radius))
+    return orbiting(*each)[0].numpy()
+
+
+@torch.no_grad()
+def picture_of(
+    volume: Volume, azimuth: float, elevation: float, size: int, fov: float = FOV, n_samples: int = 64
+) -> UInt8[np.ndarray, "size size 4"]:
+    """What a volume looks like, straight alpha; degrees."""
+    device = volume.sigmas.device
+    angle = torch.tensor([math.radians(fov)], device=device)
+    c2w = torch.from_numpy(pose_of(azimuth, elevation, distance_for(math.radians(fov))))[None].to(device)
+    seen = volume.look(*pixel_rays(c2w, angle, pixel_places(size)[None].to(device)), n_samples)
+    alpha = seen.opacity[0, :, None].clamp(0, 1)
+    rgb = (seen.rgb[0] / alpha.clamp(min=1e-3)).clamp(0, 1)
+    return (255 * torch.cat([rgb, alpha], 1)).round().byte().view(size, size, 4).cpu().numpy()
+
+
+def write_scene(folder: Path, photo: Framing, volume: Volume, size: int, given: list[Given]) -> None:
+    """Write the scene's pictures and cameras.
+
+    Args:
+        folder: is made.
+        photo: at the size in which it is to be learnt.
+        volume: what the prior made of it.
+        size: pixels a side of the views that the prior is asked for.
+        given: pictures that take the place of the prior's nearest ones.
+    """
+    folder.mkdir(parents=True)
+    frames = []
+
+    def add(name: str, rgba: UInt8[np.ndarray, "s s 4"], azimuth: float, elevation: float, fov: float) -> None:
+        cv2.imwrite(str(folder / name), cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))
+        pose = np.eye(4)
+        pose[:3] = opencv_to_opengl(
+            torch.from_numpy(pose_of(azimuth, elevation, distance_for(math.radians(fov))))
+        ).numpy()
+        side = rgba.shape[0]
+        focal = side / 2 / math.tan(math.radians(fov) / 2)
+        lens = {"fl_x": focal, "fl_y": focal, "cx": side / 2, "cy": side / 2, "w": side, "h": side}
+        frames.append({"file_path": name, "transform_matrix": pose.tolist(), **lens})
+
+    add(PHOTO, photo.rgba, 0.0, photo.elevation, photo.fov)
+    for i, one in enumerate(given):
+        add(f"given_{i}.png", one.framing.rgba, one.azimuth, one.framing.elevation, one.framing.fov)
+    for i, (azimuth, elevation) in enumerate(around()):
+        add(f"prior_{i:02d}.png", picture_of(volume, azimuth, elevation, size), azimuth, elevation, FOV)
+    about = {"aabb": [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], "frames": frames}
+    names = [frame["file_path"] for frame in frames]
+    about |= {"train_filenames": names, "val_filenames": [], "test_filenames": []}
+    (folder / "transforms.json").write_text(json.dumps(about, indent=1))
+
+
+def turntable(n: int, size: int, elevation: float) -> Cameras:
+    """Cameras all around, from one height; degrees."""
+    poses = [pose_of(360 * i / n, elevation, distance_for(math.radians(FOV))) for i in range(n)]
+    focal = size / 2 / math.tan(math.radians(FOV) / 2)
+    return Cameras.pinhole(torch.from_numpy(np.stack(poses)).float(), focal, size, size)

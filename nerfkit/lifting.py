@@ -1,0 +1,247 @@
+"""The verbs that lift; nothing heavy is imported before one needs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nerfkit.terminal import INTERRUPTED, print_table, say, track, track_named
+
+if TYPE_CHECKING:
+    from nerfkit.config import Config
+    from nerfkit.lift.framing import Framing
+    from nerfkit.lift.guide import Term
+    from nerfkit.lift.prior import Lifted, LiftNet
+    from nerfkit.lift.scene import Given
+    from nerfkit.lift_flags import Lift, LiftBench
+    from nerfkit.render import Model
+    from nerfkit.run import Run
+    from nerfkit.scene.scene import Scene
+    from nerfkit.train.progress import Report
+
+_PREVIEW_EVERY = 5.0
+"""Seconds."""
+_FILM, _FILM_SIZE, _FPS = 96, 400, 24
+"""Frames of the film, their pixels a side, frames a second."""
+
+
+def lift(words: list[str]) -> int:
+    """Make one picture an object that can be looked at from all sides."""
+    from nerfkit.arguments import parse
+    from nerfkit.lift_flags import Lift
+
+    started = time.monotonic()
+    arguments = parse(Lift, "lift", words)
+    out = arguments.out or Path("runs") / arguments.photo.stem
+    given = [_split_view(text) for text in arguments.view]
+    from nerfkit.lift.lift import Sizes, begin, load_prior, understood
+    from nerfkit.lift.sheet import sheet, write_picture
+    from nerfkit.run import check_free
+    from nerfkit.session import interruptible
+
+    check_free(out)
+    net = load_prior() if arguments.prior is None else load_prior(arguments.prior)
+    photo = _framed(arguments.photo, arguments, net)
+    others = [_given(path, azimuth, arguments, photo) for path, azimuth in given]
+    config = _config(arguments.config, arguments.fast, arguments.seed)
+    lifted = understood(net, photo)
+    terms = _terms(arguments, photo, lifted)
+    with interruptible():
+        preview = write_picture(out / "preview.png", sheet(photo, lifted.volume))
+        say(f"{preview}: what the prior makes of it, after {time.monotonic() - started:.1f} s")
+        run, scene = begin(photo, lifted, others, Sizes(), config, out, ["nerfkit", "lift", *words])
+        stopped, model = _learn(run, scene, photo, terms, preview)
+        write_picture(preview, sheet(photo, model))
+        if stopped:
+            say(f"stopped; {run.path} is as far as it came")
+            print(run.path)
+            return INTERRUPTED
+        _finish(run, model, photo, arguments)
+    say(f"{time.monotonic() - started:.0f} s in all")
+    return 0
+
+
+def _split_view(text: str) -> tuple[Path, float]:
+    """FILE:AZIMUTH."""
+    from nerfkit.arguments import UsageError
+
+    path, _, azimuth = text.rpartition(":")
+    try:
+        return Path(path), float(azimuth)
+    except ValueError:
+        raise UsageError(f"--view {text}: expected a file and degrees to the right, such as back.png:180") from None
+
+
+def _framed(path: Path, arguments: Lift, net: LiftNet) -> Framing:
+    """The object of the photo, and its camera."""
+    from nerfkit.lift.lift import guessed
+
+    known = {"elevation": arguments.elevation, "fov": arguments.fov}
+    framing = guessed(net, _cut_out(path, arguments.mask, arguments.matte), **known)
+    for name, value in known.items():
+        found = getattr(framing, name)
+        say(f"{name} {found:.0f} degrees" + (f", guessed; --{name} says otherwise" if value is None else ""))
+    return framing
+
+
+def _cut_out(path: Path, mask: Path | None, network: Path | None) -> Framing:
+    """The object of a picture, cut out."""
+    from nerfkit.lift.framing import framed
+    from nerfkit.lift.matte import check_matte, matte, onnx_matte
+    from nerfkit.lift.photo import read_mask, read_photo
+
+    photo = read_photo(path)
+    for remark in photo.remarks:
+        say(remark)
+    if mask is not None:
+        alpha = check_matte(read_mask(mask, photo.rgb.shape[1::-1]), str(mask))
+    elif photo.alpha is not None:
+        alpha = check_matte(photo.alpha, str(path))
+    else:
+        alpha = matte(photo.rgb) if network is None else onnx_matte(photo.rgb, network)
+        say("told the object from its ground; --mask says where it is, if that went wrong")
+    return framed(photo.rgb, alpha)
+
+
+def _given(path: Path, azimuth: float, arguments: Lift, photo: Framing) -> Given:
+    """A further picture; it is taken to be from the height of the photo."""
+    from nerfkit.lift.scene import Given
+
+    return Given(_cut_out(path, None, arguments.matte).looking(photo.elevation, photo.fov), azimuth)
+
+
+def _config(path: Path | None, fast: bool, seed: int) -> Config:
+    from nerfkit.config import load_preset
+    from nerfkit.lift.lift import CONFIG, FAST_STEPS
+
+    config = CONFIG if path is None else load_preset(path)
+    steps = min(FAST_STEPS, config.train.steps or FAST_STEPS) if fast else config.train.steps
+    return replace(config, train=replace(config.train, steps=steps, seed=seed))
+
+
+def _terms(arguments: Lift, photo: Framing, lifted: Lifted) -> list[Term]:
+    """What takes part in the training beside the scene's pixels, from the priors that were asked for."""
+    from nerfkit.arguments import UsageError
+    from nerfkit.lift.adapters import StableDiffusion, Zero123, depth_of, features_of, is_zero123
+    from nerfkit.lift.lift import terms_of
+
+    if arguments.clip is not None and arguments.diffusion is None:
+        raise UsageError("--clip: guides what --diffusion draws; give that, too")
+    hub, prior = arguments.hub, None
+    if arguments.diffusion is not None and is_zero123(arguments.diffusion):
+        prior = Zero123(arguments.diffusion, photo, hub)
+    elif arguments.diffusion is not None:
+        prior = StableDiffusion(arguments.diffusion, arguments.prompt, hub)
+    depth = None if arguments.depth is None else depth_of(arguments.depth, hub)(photo)
+    features = None if arguments.clip is None else features_of(arguments.clip, hub)
+    return terms_of(photo, lifted, depth, prior, features)
+
+
+def _learn(run: Run, scene: Scene, photo: Framing, terms: list[Term], preview: Path) -> tuple[bool, Model]:
+    """Teach the field, with a preview now and then. Whether somebody said stop, and the model."""
+    from nerfkit.lift.lift import lift as learn
+    from nerfkit.lift.sheet import sheet, write_picture
+    from nerfkit.session import train_until_done
+    from nerfkit.train.loop import model_of
+
+    model = model_of(scene, run.config)
+    shown = time.monotonic()
+
+    def watched() -> Iterator[Report]:
+        nonlocal shown
+        for report in learn(run, scene, model, terms):
+            if time.monotonic() - shown > _PREVIEW_EVERY:
+                write_picture(preview, sheet(photo, model))
+                shown = time.monotonic()
+            yield report
+
+    return train_until_done(watched(), 0.0, lambda seconds: None), model
+
+
+def _finish(run: Run, model: Model, photo: Framing, arguments: Lift) -> None:
+    """Film, mesh, the map of what was seen, and the figures of the reference view."""
+    from nerfkit.lift.sheet import reference_scores, seen_sheet, write_picture
+    from nerfkit.report import write_report
+
+    found = reference_scores(model, photo)
+    run.write_json("lift.json", {"elevation": photo.elevation, "fov": photo.fov, **found})
+    made: list[Path] = []
+    seen = run.path / "renders" / "seen.png"
+    seen.parent.mkdir(exist_ok=True)
+    share = write_picture(seen, seen_sheet(model, photo))
+    made.append(share)
+    if not arguments.no_film:
+        made.append(_film(run, model, photo))
+    if not arguments.no_mesh:
+        made.append(_mesh(run, model))
+    made.append(write_report(run))
+    print_table({"photo": f"{found['psnr']:.1f} dB, outline {found['iou']:.3f} (intersection over union)"}.items())
+    for path in made:
+        print(path)
+
+
+def _film(run: Run, model: Model, photo: Framing) -> Path:
+    from nerfkit.lift.scene import turntable
+    from nerfkit.video import film, shoot
+
+    out = run.path / "renders" / "turntable.mp4"
+    cameras = turntable(_FILM, _FILM_SIZE, photo.elevation)
+    with film(out, _FPS) as add:
+        for rendered in track(shoot(model, cameras, "white"), len(cameras), "filming"):
+            add((rendered.rgb.clamp(0, 1) * 255).round().byte().numpy())
+    return out
+
+
+def _mesh(run: Run, model: Model) -> Path:
+    from nerfkit.export import write_mesh
+    from nerfkit.lift.scene import turntable
+    from nerfkit.mesh import MeshOptions, extract_mesh
+
+    out = run.path / "exports" / "object.glb"
+    options = MeshOptions(resolution=128, watertight=True)
+    write_mesh(extract_mesh(model, turntable(12, 128, 20.0), options, track_named), out)
+    return out
+
+
+def lift_bench(words: list[str]) -> int:
+    """Lift objects whose shape is known, and say how like the truth they are."""
+    from nerfkit.arguments import UsageError, parse
+    from nerfkit.lift_flags import LiftBench
+
+    arguments = parse(LiftBench, "lift-bench", words)
+    answers = [text.partition("=")[::2] for text in arguments.answers]
+    if not all(name and folder for name, folder in answers):
+        raise UsageError("--answers: expected a name and a folder, such as theirs=pictures/")
+    from nerfkit.lift.bench import objects_in
+    from nerfkit.lift.distances import distance_of
+    from nerfkit.lift.lift import load_prior
+    from nerfkit.lift.measure import Rows, Way, answered_rows, lifted_rows, trivial_rows
+
+    objects, rows = objects_in(arguments.objects)[:: arguments.every], Rows.open(arguments.rows, arguments.objects)
+    more = distance_of(arguments.perceptual, arguments.features)
+    rows.keep(trivial_rows(objects, more, rows.missing), say)
+    for name, folder in answers:
+        rows.keep(answered_rows(objects, name, Path(folder), more, rows.missing), say)
+    if not answers:
+        net = load_prior() if arguments.prior is None else load_prior(arguments.prior)
+        for seed in arguments.seeds:
+            config = _config(arguments.config, arguments.fast, seed)
+            way = Way(net, config, seed, arguments.only_prior, arguments.unknown, arguments.meshes)
+            rows.keep(lifted_rows(objects, _name_of(arguments), way, more, rows.missing), say)
+    for line in rows.table():
+        print(line)
+    return 0
+
+
+def _name_of(arguments: LiftBench) -> str:
+    """What the rows of our method are called."""
+    words = ["prior" if arguments.only_prior else "fast" if arguments.fast else "lift"]
+    words += [arguments.config.stem] if arguments.config is not None else []
+    words += [arguments.prior.parent.name] if arguments.prior is not None else []
+    return ", ".join([*words, *(["camera unknown"] if arguments.unknown else [])])
+
+
+LIFTING: dict[str, Callable[[list[str]], int]] = {"lift": lift, "lift-bench": lift_bench}

@@ -1,0 +1,168 @@
+"""Pictures of every make, what of them is object, and how it is framed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from ball_photo import ball
+from PIL import Image
+
+from nerfkit.lift.framing import framed
+from nerfkit.lift.matte import check_matte, matte, onnx_matte
+from nerfkit.lift.photo import LARGEST_SIDE, LiftError, read_mask, read_photo
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "objects"
+
+
+def overlap(alpha: np.ndarray, truth: np.ndarray) -> float:
+    mine = alpha > 127
+    return float((mine & truth).sum() / (mine | truth).sum())
+
+
+def test_grey_palette_and_cmyk_become_rgb(tmp_path):
+    rgb, _ = ball()
+    for mode, name in (("L", "a.png"), ("P", "b.gif"), ("CMYK", "c.jpg"), ("1", "d.png"), ("I;16", "e.png")):
+        image = (
+            Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
+            if mode == "I;16"
+            else Image.fromarray(rgb).convert(mode)
+        )
+        image.save(tmp_path / name)
+        photo = read_photo(tmp_path / name)
+        assert photo.rgb.shape == rgb.shape
+        assert photo.alpha is None
+        assert photo.rgb.std() > 10
+
+
+def test_exif_turns_pictures_upright(tmp_path):
+    image = Image.fromarray(ball()[0][:, :64])
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    photo = read_photo(tmp_path / "turned.jpg")
+    assert photo.rgb.shape == (64, 96, 3)
+    assert np.abs(photo.rgb.astype(float) - np.rot90(np.asarray(image), -1)).mean() < 3
+
+
+def test_of_what_moves_the_first_frame_is_lifted(tmp_path):
+    first, second = Image.fromarray(ball()[0]), Image.fromarray(255 - ball()[0])
+    first.save(tmp_path / "moves.gif", save_all=True, append_images=[second])
+    photo = read_photo(tmp_path / "moves.gif")
+    assert np.abs(photo.rgb.astype(float) - ball()[0]).mean() < 10
+    assert "first frame" in photo.remarks[0]
+
+
+def test_large_pictures_are_reduced_with_their_alpha(tmp_path):
+    rgb, inside = ball(1536)
+    Image.fromarray(np.dstack([rgb, 255 * inside.astype(np.uint8)])).save(tmp_path / "large.png")
+    photo = read_photo(tmp_path / "large.png")
+    assert photo.rgb.shape == (LARGEST_SIDE, LARGEST_SIDE, 3)
+    assert photo.alpha.mean() / 255 == pytest.approx(inside.mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize("make", ["tiny", "bomb", "text", "cut", "none", "folder"])
+def test_what_cannot_be_lifted_is_a_sentence(make, tmp_path):
+    path = tmp_path / f"{make}.png"
+    if make == "tiny":
+        Image.new("RGB", (16, 16)).save(path)
+    elif make == "bomb":
+        Image.new("1", (20_000, 10_000)).save(path)
+    elif make == "text":
+        path.write_text("no picture")
+    elif make == "cut":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:4000])
+    elif make == "folder":
+        path.mkdir()
+    with pytest.raises(LiftError, match=f"{make}.png: "):
+        read_photo(path)
+
+
+def test_masks_are_of_the_picture_s_shape(tmp_path):
+    Image.fromarray(255 * ball(48)[1].astype(np.uint8)).save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", (96, 96))
+    assert overlap(mask, ball()[1]) > 0.93
+    with pytest.raises(LiftError, match="another shape"):
+        read_mask(tmp_path / "mask.png", (96, 48))
+
+
+@pytest.mark.parametrize("ground", [(235, 235, 230), (0, 0, 0), (40, 90, 160)])
+def test_a_ball_is_told_from_its_ground(ground):
+    rgb, inside = ball(160, ground)
+    assert overlap(matte(rgb), inside) > 0.95
+
+
+def test_black_bars_are_no_ground():
+    rgb, inside = ball(160)
+    barred, there = np.zeros((220, 160, 3), np.uint8), np.zeros((220, 160), bool)
+    barred[30:190], there[30:190] = rgb, inside
+    assert overlap(matte(barred), there) > 0.95
+
+
+def test_a_noisy_ground_and_an_object_of_several_colours():
+    rgb, inside = ball(160, (120, 140, 120))
+    noise = np.random.default_rng(0).normal(0, 14, rgb.shape)
+    rgb = np.where(inside[..., None] & (np.mgrid[:160, :160][0] > 80)[..., None], np.array([250, 240, 60]), rgb)
+    assert overlap(matte((rgb + noise).clip(0, 255).astype(np.uint8)), inside) > 0.9
+
+
+def test_mattes_that_show_nothing_or_all_are_sentences():
+    with pytest.raises(LiftError, match="no object stands out"):
+        matte(np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(LiftError, match="no object stands out"):
+        check_matte(np.zeros((64, 64), np.uint8))
+    with pytest.raises(LiftError, match="all of the picture is object"):
+        check_matte(np.full((64, 64), 255, np.uint8))
+
+
+def test_onnx_mattes_without_a_network_are_sentences(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    (tmp_path / "x.onnx").write_text("no network")
+    for name in ("x.onnx", "y.onnx"):
+        with pytest.raises(LiftError, match=name):
+            onnx_matte(ball()[0], tmp_path / name)
+
+
+def test_photographs_are_told_from_their_ground():
+    folders = sorted((SHARED / "realfusion").glob("*")) if SHARED.is_dir() else []
+    if not folders:
+        pytest.skip("../shared/data/objects is not there")
+    found = []
+    for folder in folders:
+        photo = read_photo(folder / "image.png")
+        mask = cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE)
+        found.append(overlap(matte(photo.rgb), cv2.resize(mask, photo.rgb.shape[1::-1]) > 127))
+    assert np.median(found) > 0.9
+
+
+def test_objects_are_framed_alike_wherever_they_were():
+    rgb, inside = ball(200)
+    alpha = 255 * inside.astype(np.uint8)
+    shifted = (np.roll(x, (37, -40), (0, 1)) for x in (rgb, alpha))
+    first, second = framed(rgb, alpha), framed(*shifted)
+    assert np.array_equal(first.rgba[..., 3], second.rgba[..., 3])
+    there = np.argwhere(first.rgba[..., 3] > 127)
+    assert np.ptp(there, axis=0).max() / first.rgba.shape[0] == pytest.approx(0.85, abs=0.02)
+    assert np.abs((there.min(0) + there.max(0)) / 2 - first.rgba.shape[0] / 2).max() <= 1
+
+
+def test_cameras_see_the_ball_whole_through_any_angle():
+    rgb, inside = ball()
+    photo = framed(rgb, 255 * inside.astype(np.uint8))
+    for fov in (20.0, 60.0):
+        turned = photo.looking(10.0, fov)
+        assert turned.radius * np.sin(np.radians(fov) / 2) == pytest.approx(1.0)
+    for elevation, fov in ((95.0, 40.0), (0.0, 150.0)):
+        with pytest.raises(LiftError, match="degrees"):
+            photo.looking(elevation, fov)
+
+
+def test_scaling_does_not_let_colours_of_nothing_bleed_in():
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    rgba[..., :3] = (0, 255, 0)
+    rgba[16:48, 16:48] = (255, 0, 0, 255)
+    small = framed(rgba[..., :3], rgba[..., 3]).scaled(11).rgba
+    assert small[small[..., 3] > 0][:, 1].max() < 3
