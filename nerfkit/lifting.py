@@ -37,7 +37,7 @@ def lift(words: list[str]) -> int:
     arguments = parse(Lift, "lift", words)
     out = arguments.out or Path("runs") / arguments.photo.stem
     given = [_split_view(text) for text in arguments.view]
-    from nerfkit.lift.lift import Sizes, begin, load_prior, understood
+    from nerfkit.lift.lift import Sizes, begin, load_prior, understood, warm_model
     from nerfkit.lift.sheet import sheet, write_picture
     from nerfkit.run import check_free
     from nerfkit.session import interruptible
@@ -53,7 +53,8 @@ def lift(words: list[str]) -> int:
         preview = write_picture(out / "preview.png", sheet(photo, lifted.volume))
         say(f"{preview}: what the prior makes of it, after {time.monotonic() - started:.1f} s")
         run, scene = begin(photo, lifted, others, Sizes(), config, out, ["nerfkit", "lift", *words])
-        stopped, model = _learn(run, scene, photo, terms, preview)
+        model = warm_model(scene, config, lifted.volume)
+        stopped = _learn(run, scene, model, photo, terms, preview)
         write_picture(preview, sheet(photo, model))
         if stopped:
             say(f"stopped; {run.path} is as far as it came")
@@ -140,14 +141,12 @@ def _terms(arguments: Lift, photo: Framing, lifted: Lifted) -> list[Term]:
     return terms_of(photo, lifted, depth, prior, features)
 
 
-def _learn(run: Run, scene: Scene, photo: Framing, terms: list[Term], preview: Path) -> tuple[bool, Model]:
-    """Teach the field, with a preview now and then. Whether somebody said stop, and the model."""
+def _learn(run: Run, scene: Scene, model: Model, photo: Framing, terms: list[Term], preview: Path) -> bool:
+    """Teach the field, with a preview now and then. Whether somebody said stop."""
     from nerfkit.lift.lift import lift as learn
     from nerfkit.lift.sheet import sheet, write_picture
     from nerfkit.session import train_until_done
-    from nerfkit.train.loop import model_of
 
-    model = model_of(scene, run.config)
     shown = time.monotonic()
 
     def watched() -> Iterator[Report]:
@@ -158,7 +157,7 @@ def _learn(run: Run, scene: Scene, photo: Framing, terms: list[Term], preview: P
                 shown = time.monotonic()
             yield report
 
-    return train_until_done(watched(), 0.0, lambda seconds: None), model
+    return train_until_done(watched(), 0.0, lambda seconds: None)
 
 
 def _finish(run: Run, model: Model, photo: Framing, arguments: Lift) -> None:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import max_pool3d
 
 from nerfkit.config import Config, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.lift.framing import Framing
@@ -21,11 +22,14 @@ from nerfkit.lift.guide import Depth, Guide, Guided, Term
 from nerfkit.lift.photo import LiftError
 from nerfkit.lift.prior import Lifted, LiftNet
 from nerfkit.lift.scene import Given, write_scene
+from nerfkit.lift.volume import Volume
 from nerfkit.render import Model
 from nerfkit.run import Run, check_free
+from nerfkit.sampling.occupancy import OccupancyGrid
+from nerfkit.sampling.stepping import places_in
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
-from nerfkit.train.loop import fit
+from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report
 
 WEIGHTS = Path(__file__).with_name("prior.safetensors")
@@ -103,6 +107,26 @@ def begin(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return run, replace(scene, root=out / SCENE, name=out.name)
+
+
+def warm_model(scene: Scene, config: Config, volume: Volume) -> Model:
+    """An untrained model whose occupancy grid knows from the first step where the prior sees anything, or beside it.
+
+    What is empty for the prior is probed as any empty cell is, so that the picture can say otherwise.
+    """
+    model = model_of(scene, config)
+    grid = model.sampler
+    if not isinstance(grid, OccupancyGrid):
+        return model
+    values = grid.values.clone()
+    may_be = (values >= 0).nonzero(as_tuple=True)
+    places = model.frame.to_scene(places_in(may_be[1].int(), 0.5, grid.stepping))
+    around = max_pool3d(volume.sigmas[:, None], 3, stride=1, padding=1)
+    near = Volume(around[:, 0].to(values), volume.rgbs.to(values))
+    values[may_be] = near.at(places[None])[0][0] / model.frame.scale
+    threshold = torch.tensor(config.sampler.occupancy_threshold / grid.stepping.min_step, dtype=torch.float64)
+    grid.load_state_dict({**grid.state_dict(), "values": values, "threshold": threshold})
+    return model
 
 
 def terms_of(

@@ -20,7 +20,7 @@ from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.meshes import Solid
 from nerfkit.lift.bench import Object, Pose, Rgba, near_surface, over_white, read_rgba, rows_of, scored
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood
+from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood, warm_model
 from nerfkit.lift.photo import LiftError
 from nerfkit.lift.prior import LiftNet
 from nerfkit.lift.scene import picture_of, turntable
@@ -30,7 +30,6 @@ from nerfkit.lift.volume import Volume
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
 from nerfkit.render import Model, render_image
-from nerfkit.train.loop import model_of
 
 Row = dict[str, Any]
 _COLUMNS = (
@@ -158,7 +157,7 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
         out = Path(aside) / "run"
         config = replace(way.config, train=replace(way.config.train, seed=way.seed))
         run, scene = begin(photo, understood_, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
-        model = model_of(scene, config)
+        model = warm_model(scene, config, understood_.volume)
         for _ in lift(run, scene, model, terms_of(photo, understood_)):
             pass
         seconds = time.perf_counter() - started

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from nerfkit.cli import main
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
-from nerfkit.lift.lift import CONFIG, WEIGHTS, Sizes, begin, guessed, load_prior, understood
+from nerfkit.lift.lift import CONFIG, WEIGHTS, Sizes, begin, guessed, load_prior, understood, warm_model
 from nerfkit.lift.photo import LiftError
 from nerfkit.lift.scene import Given, around, picture_of
 from nerfkit.lift.sheet import camera_at, reference_scores, seen_share
+from nerfkit.lift.volume import Volume
 from nerfkit.render import load_model
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
@@ -155,6 +156,23 @@ def test_given_pictures_stand_where_they_were_taken(tmp_path, weights):
     front, behind = (scene.cameras.c2w[i, :, 3] for i in (one, other))
     assert torch.allclose(front * torch.tensor([-1.0, 1.0, -1.0]), behind, atol=1e-5)
     assert np.array_equal(scene.images[other], back.scaled(scene.images[other].shape[0]).rgba)
+
+
+def test_the_grid_begins_where_the_prior_sees_something(tmp_path, weights):
+    rgb, inside = ball()
+    photo = framed(rgb, 255 * inside.astype(np.uint8))
+    lifted = understood(load_prior(weights), photo)
+    sigmas = torch.zeros_like(lifted.volume.sigmas)
+    sigmas[0, 40:50, 30:34, 30:34] = 50.0  # z, y, x
+    volume = Volume(sigmas, lifted.volume.rgbs)
+    _, scene = begin(photo, lifted, [], Sizes(), CONFIG, tmp_path / "run", ["x"])
+    model = warm_model(scene, CONFIG, volume)
+    res = CONFIG.sampler.resolution
+    found = (model.sampler.values > model.sampler.threshold).view(res, res, res).nonzero()
+    places = model.frame.to_scene((found + 0.5) / res)
+    assert len(found) > 20
+    assert bool((places[:, :2].abs() < 0.2).all())
+    assert float(places[:, 2].min()) > 0.15 and float(places[:, 2].max()) < 0.7
 
 
 def test_guidance_adds_gradients_to_those_of_pixels(lifted, weights):
