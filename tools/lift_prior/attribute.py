@@ -1,6 +1,6 @@
 """Who made what the prior of `nerfkit lift` learnt from: writes nerfkit/lift/ATTRIBUTION.md.
 
-    python tools/lift_prior/attribute.py /usr/share/sweethome3d/furniture
+python tools/lift_prior/attribute.py /usr/share/sweethome3d/furniture
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _ABOUT = {
     "Reallusion": "Reallusion, CC-BY 3.0 US",
     "Scopia": "Scopia Visual Interfaces Systems, CC-BY 3.0",
 }
+_PREFACE = """Pictures of these objects, as Debian's package sweethome3d-furniture 1.8 carries them (converted to OBJ by
+Emmanuel Puybaret / eTeks), and of objects that were drawn by chance (tools/lift_prior/procedural.py). None of the objects
+is part of nerfkit."""
 
 
 def main() -> None:
     """Write the page."""
     learnt = sorted(split(catalogue(Path(sys.argv[1])))["train"], key=lambda one: (one.library, one.creator, one.title))
-    lines = ["# What the weights of `prior.safetensors` were learnt from", ""]
-    lines += ["Pictures of these objects, as Debian's package sweethome3d-furniture 1.8 carries them (converted to OBJ by"]
-    lines += ["Emmanuel Puybaret / eTeks), and of objects that were drawn by chance (tools/lift_prior/procedural.py). None of"]
-    lines += ["the objects is part of nerfkit.", ""]
+    lines = ["# What the weights of `prior.safetensors` were learnt from", "", _PREFACE, ""]
     for library, those in groupby(learnt, key=lambda one: one.library):
         lines += [f"## {_ABOUT[library]}", ""]
         for creator, own in groupby(those, key=_creator):
