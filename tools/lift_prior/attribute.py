@@ -19,8 +19,8 @@ _ABOUT = {
     "Scopia": "Scopia Visual Interfaces Systems, CC-BY 3.0",
 }
 _PREFACE = """Pictures of these objects, as Debian's package sweethome3d-furniture 1.8 carries them (converted to OBJ by
-Emmanuel Puybaret / eTeks), and of objects that were drawn by chance (tools/lift_prior/procedural.py). None of the objects
-is part of nerfkit."""
+Emmanuel Puybaret / eTeks), and of objects that were drawn by chance (tools/lift_prior/procedural.py). None of the
+objects is part of nerfkit."""
 
 
 def main() -> None:
