@@ -12,6 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from ball_photo import ball as ball_photo
 
 from nerfkit.cameras import Cameras
 from nerfkit.poses import look_at, opencv_to_opengl
@@ -156,3 +157,24 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["train", write_ball(root), "--out", root / "run", "--steps", 150, "--seed", 3, "--no-eval", *field, *rest]
     assert main([str(word) for word in words]) == 0
     return root / "run"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """An opaque picture of a ball on a plain ground."""
+    path = tmp_path / "ball.png"
+    imageio.imwrite(path, ball_photo()[0])
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a prior of `nerfkit lift` that has learnt nothing, for whoever does not mind what other sides look like."""
+    from safetensors.torch import save_file
+
+    from nerfkit.lift.prior import LiftNet
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("prior") / "prior.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in LiftNet().state_dict().items()}, path)
+    return path

@@ -35,7 +35,7 @@ def pearson(depth: Float[Tensor, " n"], told: Float[Tensor, " n"]) -> Float[Tens
     """One less the correlation of both, in [0, 2] (Make-It-3D's): neither scale nor shift matter.
 
     >>> depth = torch.tensor([1.0, 2.0, 4.0])
-    >>> round(float(pearson(depth, 3 * depth + 7)), 5), round(float(pearson(depth, -depth)), 5)
+    >>> round(abs(float(pearson(depth, 3 * depth + 7))), 5), round(float(pearson(depth, -depth)), 5)
     (0.0, 2.0)
     """
     a, b = depth - depth.mean(), told - told.mean()
