@@ -40,6 +40,21 @@ class Volume:
         found = found[:, :, :, 0, 0].transpose(1, 2)
         return found[..., 0], found[..., 1:]
 
+    def decided(self, contrast: float, threshold: float) -> Volume:
+        """The same with cells that are rather there or not: odds of the opacity of each, in units of those at which it
+        counts as there (an opacity, in (0, 1)), to the power of ``contrast``.
+
+        What a network says of what it cannot know is a mean of what may be, which is fog.
+
+        >>> half = Volume(torch.full((1, 2, 2, 2), math.log(2.0)), torch.zeros(1, 3, 2, 2, 2))
+        >>> [round(float(half.decided(2.0, t).sigmas[0, 0, 0, 0]), 4) for t in (0.5, 0.2)]  # log(1 + (1, 4)^2)
+        [0.6931, 2.8332]
+        """
+        side = 2.0 / self.sigmas.shape[-1]
+        odds = torch.expm1(self.sigmas * side)
+        odds = (odds * (1 - threshold) / threshold) ** contrast
+        return Volume(torch.log1p(odds) / side, self.rgbs)
+
     def look(
         self, rays_o: Float[Tensor, "b n 3"], rays_d: Float[Tensor, "b n 3"], n_samples: int = 64, jitter: float = 0.5
     ) -> Seen:

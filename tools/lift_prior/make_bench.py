@@ -1,13 +1,14 @@
 """Objects with known 3D that the prior of `nerfkit lift` never saw, for `nerfkit lift-bench`.
 
-    python tools/lift_prior/make_bench.py OUT --furniture FOLDER [--hard] [--size 128]
+    python tools/lift_prior/make_bench.py OUT --furniture FOLDER [--part test] [--hard] [--size 128]
 
 FOLDER holds the libraries (.sh3f) of Debian's package sweethome3d-furniture. OUT gets a folder an object: input.png,
 what is lifted (straight alpha); views/000.png and on, what it looks like from elsewhere; input_depth.png (16 bits, see
 cameras.json), for rows that are told the truth; surface.npy, 10,000 points (n, 3) of its surface; cameras.json. The
 object lies in the unit ball, +y is up, angles are in degrees. The picture is taken from azimuth 0, elevation 20,
 through 40 degrees, the views from 15 azimuths at the same height and from 4 at each of -10 and 50. With --hard the
-picture's elevation is drawn from 0 to 45 and its angle from 25 to 60; the views stay.
+picture's elevation is drawn from 0 to 45 and its angle from 25 to 60; the views stay. What is chosen or tuned is looked at on
+the part validation.
 """
 
 from __future__ import annotations
@@ -69,10 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--furniture", type=Path, default=Path("/usr/share/sweethome3d/furniture"))
+    parser.add_argument("--part", choices=("test", "validation"), default="test")
     parser.add_argument("--hard", action="store_true")
     parser.add_argument("--size", type=int, default=128)
     args = parser.parse_args()
-    for entry in track(furniture.split(furniture.catalogue(args.furniture))["test"]):
+    for entry in track(furniture.split(furniture.catalogue(args.furniture))[args.part]):
         chance = np.random.default_rng(zlib.crc32(entry.name.encode())) if args.hard else None
         write(args.out / entry.name, furniture.load(args.furniture, entry), entry.title, args.size, chance)
 
