@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_EVERY = 5.0
 """Seconds."""
-_FILM, _FILM_SIZE, _FPS = 96, 400, 24
+_FILM, _FILM_SIZE, _FPS = 72, 320, 24
 """Frames of the film, their pixels a side, frames a second."""
 
 
