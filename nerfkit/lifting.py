@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nerfkit.config import Config
     from nerfkit.lift.framing import Framing
     from nerfkit.lift.guide import Term
-    from nerfkit.lift.prior import Lifted, LiftNet
+    from nerfkit.lift.prior import LiftNet
     from nerfkit.lift.scene import Given
     from nerfkit.lift_flags import Lift, LiftBench
     from nerfkit.render import Model
@@ -48,7 +48,7 @@ def lift(words: list[str]) -> int:
     others = [_given(path, azimuth, arguments, photo) for path, azimuth in given]
     config = _config(arguments.config, arguments.fast, arguments.seed)
     lifted = understood(net, photo)
-    terms = _terms(arguments, photo, lifted)
+    terms = _terms(arguments, photo)
     with interruptible():
         preview = write_picture(out / "preview.png", sheet(photo, lifted.volume))
         say(f"{preview}: what the prior makes of it, after {time.monotonic() - started:.1f} s")
@@ -123,7 +123,7 @@ def _config(path: Path | None, fast: bool, seed: int) -> Config:
     return replace(config, train=replace(config.train, steps=steps, seed=seed))
 
 
-def _terms(arguments: Lift, photo: Framing, lifted: Lifted) -> list[Term]:
+def _terms(arguments: Lift, photo: Framing) -> list[Term]:
     """What takes part in the training beside the scene's pixels, from the priors that were asked for."""
     from nerfkit.arguments import UsageError
     from nerfkit.lift.adapters import StableDiffusion, Zero123, depth_of, features_of, is_zero123
@@ -138,7 +138,7 @@ def _terms(arguments: Lift, photo: Framing, lifted: Lifted) -> list[Term]:
         prior = StableDiffusion(arguments.diffusion, arguments.prompt, hub)
     depth = None if arguments.depth is None else depth_of(arguments.depth, hub)(photo)
     features = None if arguments.clip is None else features_of(arguments.clip, hub)
-    return terms_of(photo, lifted, depth, prior, features)
+    return terms_of(photo, depth, prior, features)
 
 
 def _learn(run: Run, scene: Scene, model: Model, photo: Framing, terms: list[Term], preview: Path) -> bool:

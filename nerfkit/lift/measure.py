@@ -18,6 +18,7 @@ import torch
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.meshes import Solid
+from nerfkit.lattice import ExportError
 from nerfkit.lift.bench import Object, Pose, Rgba, near_surface, over_white, read_rgba, rows_of, scored
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood, warm_model
@@ -158,7 +159,7 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
         config = replace(way.config, train=replace(way.config.train, seed=way.seed))
         run, scene = begin(photo, understood_, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
         model = warm_model(scene, config, understood_.volume)
-        for _ in lift(run, scene, model, terms_of(photo, understood_)):
+        for _ in lift(run, scene, model, terms_of(photo)):
             pass
         seconds = time.perf_counter() - started
         shutil.rmtree(out)
@@ -209,7 +210,10 @@ def _of_mesh(one: Object, model: Model, renders: bool) -> Row:
     import trimesh
 
     cameras = turntable(12, 128, 20.0)
-    mesh = extract_mesh(model, cameras, MeshOptions(resolution=128, watertight=True))
+    try:
+        mesh = extract_mesh(model, cameras, MeshOptions(resolution=128, watertight=True))
+    except ExportError:  # fog that nothing stands out from: no mesh, which is an answer, too
+        return {"watertight": False, **({} if surface is None else near_surface(np.empty((0, 3)), surface))}
     solid = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
     found: Row = {"watertight": bool(solid.is_watertight), "faces": len(mesh.faces)}
     if surface is not None:

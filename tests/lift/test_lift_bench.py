@@ -107,9 +107,9 @@ def test_points_on_points_are_near(objects):
     assert near_surface(np.empty((0, 3)), points)["f0.1"] == 0.0
 
 
-def test_rows_are_kept_and_not_made_again(objects, tmp_path, weights, capsys):
+def test_rows_are_kept_and_not_made_again(objects, tmp_path, capsys):
     (tmp_path / "quick.toml").write_text(QUICK.replace("steps = 150", "steps = 30"))
-    words = ["lift-bench", str(objects), "--rows", str(tmp_path / "rows.jsonl"), "--prior", str(weights), "--meshes"]
+    words = ["lift-bench", str(objects), "--rows", str(tmp_path / "rows.jsonl"), "--meshes"]
     words += ["--config", str(tmp_path / "quick.toml")]
     assert main(words) == 0
     first = (tmp_path / "rows.jsonl").read_text()

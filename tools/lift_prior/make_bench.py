@@ -7,8 +7,8 @@ what is lifted (straight alpha); views/000.png and on, what it looks like from e
 cameras.json), for rows that are told the truth; surface.npy, 10,000 points (n, 3) of its surface; cameras.json. The
 object lies in the unit ball, +y is up, angles are in degrees. The picture is taken from azimuth 0, elevation 20,
 through 40 degrees, the views from 15 azimuths at the same height and from 4 at each of -10 and 50. With --hard the
-picture's elevation is drawn from 0 to 45 and its angle from 25 to 60; the views stay. What is chosen or tuned is looked at on
-the part validation.
+picture's elevation is drawn from 0 to 45 and its angle from 25 to 60; the views stay. What is chosen or tuned is looked
+at on the part validation.
 """
 
 from __future__ import annotations
