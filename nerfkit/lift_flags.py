@@ -52,6 +52,7 @@ class Lift:
     config: Annotated[Path | None, arg(metavar="FILE")] = None
     """Settings of the field and its training, such as configs/lift.toml."""
     seed: int = 0
+    """Of all that is drawn by chance."""
     no_film: bool = False
     """Leave out the film all around."""
     no_mesh: bool = False

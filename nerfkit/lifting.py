@@ -167,15 +167,12 @@ def _finish(run: Run, model: Model, photo: Framing, arguments: Lift) -> None:
 
     found = reference_scores(model, photo)
     run.write_json("lift.json", {"elevation": photo.elevation, "fov": photo.fov, **found})
-    made: list[Path] = []
-    seen = run.path / "renders" / "seen.png"
-    seen.parent.mkdir(exist_ok=True)
-    share = write_picture(seen, seen_sheet(model, photo))
-    made.append(share)
+    (run.path / "renders").mkdir(exist_ok=True)
+    made = [write_picture(run.path / "renders" / "seen.png", seen_sheet(model, photo))]
     if not arguments.no_film:
         made.append(_film(run, model, photo))
     if not arguments.no_mesh:
-        made.append(_mesh(run, model))
+        made += _mesh(run, model)
     made.append(write_report(run))
     print_table({"photo": f"{found['psnr']:.1f} dB, outline {found['iou']:.3f} (intersection over union)"}.items())
     for path in made:
@@ -194,15 +191,21 @@ def _film(run: Run, model: Model, photo: Framing) -> Path:
     return out
 
 
-def _mesh(run: Run, model: Model) -> Path:
+def _mesh(run: Run, model: Model) -> list[Path]:
+    """The mesh, or a remark that says why there is none: what was learnt is worth having without it."""
     from nerfkit.export import write_mesh
+    from nerfkit.lattice import ExportError
     from nerfkit.lift.scene import turntable
     from nerfkit.mesh import MeshOptions, extract_mesh
 
     out = run.path / "exports" / "object.glb"
     options = MeshOptions(resolution=128, watertight=True)
-    write_mesh(extract_mesh(model, turntable(12, 128, 20.0), options, track_named), out)
-    return out
+    try:
+        write_mesh(extract_mesh(model, turntable(12, 128, 20.0), options, track_named), out)
+    except ExportError as error:
+        say(f"no mesh: {error}")
+        return []
+    return [out]
 
 
 def lift_bench(words: list[str]) -> int:

@@ -83,8 +83,7 @@ def view(words: list[str]) -> int:
     from nerfkit.viewer import Viewer
 
     run = open_run(arguments.run)
-    model = load(run)
-    scene = scene_of(run, arguments.scene)
+    model, scene = load(run), scene_of(run, arguments.scene)
     viewer = Viewer(scene, model, run, arguments.port, backdrop(scene))
     say(f"look at {viewer.url}; closing the page ends this")
     try:

@@ -14,6 +14,7 @@ from ball_photo import ball
 from safetensors.torch import load_file, save_file
 
 from nerfkit.cli import main
+from nerfkit.lattice import ExportError
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
 from nerfkit.lift.lift import CONFIG, WEIGHTS, Sizes, begin, guessed, load_prior, understood, warm_model
@@ -110,6 +111,19 @@ def test_no_socket_is_opened(tmp_path, weights, photo, monkeypatch):
     (tmp_path / "quick.toml").write_text(QUICK.replace("steps = 150", "steps = 10"))
     words = ["lift", str(photo), "-o", str(tmp_path / "run"), "--config", str(tmp_path / "quick.toml")]
     assert main([*words, "--prior", str(weights), "--no-film", "--no-mesh"]) == 0
+
+
+def test_what_was_learnt_stays_where_no_mesh_can_be_made(tmp_path, photo, monkeypatch, capsys):
+    def missing(*arguments):
+        raise ExportError("trimesh is not installed")
+
+    monkeypatch.setattr("nerfkit.mesh.check_installed", missing)
+    (tmp_path / "quick.toml").write_text(QUICK.replace("steps = 150", "steps = 10"))
+    words = ["lift", str(photo), "-o", str(tmp_path / "run"), "--config", str(tmp_path / "quick.toml"), "--no-film"]
+    assert main(words) == 0
+    assert "no mesh: trimesh is not installed" in capsys.readouterr().err
+    assert (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "exports" / "object.glb").exists()
 
 
 @pytest.mark.parametrize(
