@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, linear
 
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.guidance import Features, Seen
+from nerfkit.lift.guidance import Features, Turn
 from nerfkit.lift.photo import LiftError
 
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -72,10 +72,10 @@ def _where(name: str | Path, hub: bool) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(name), "local_files_only": not hub}
 
 
-def words_for(view: Seen) -> str:
+def words_for(view: Turn) -> str:
     """How NeuralLift-360 and DreamFusion name a view's side.
 
-    >>> words_for(Seen(10.0, 20.0, 0.0)), words_for(Seen(-170.0, 20.0, 0.0)), words_for(Seen(90.0, 70.0, 50.0))
+    >>> words_for(Turn(10.0, 20.0, 0.0)), words_for(Turn(-170.0, 20.0, 0.0)), words_for(Turn(90.0, 70.0, 50.0))
     ('front view', 'back view', 'overhead view')
     """
     azimuth = (view.azimuth + 180) % 360 - 180
@@ -155,7 +155,7 @@ class StableDiffusion(_Latent):
         return self._told[words]
 
     @torch.no_grad()
-    def noise(self, latents: Float[Tensor, "b c h w"], step: int, view: Seen) -> tuple[Tensor, Tensor]:
+    def noise(self, latents: Float[Tensor, "b c h w"], step: int, view: Turn) -> tuple[Tensor, Tensor]:
         """With the prompt and the side, and with no words."""
         n = len(latents)
         told = self._embedded(f"{self.prompt}, {words_for(view)}").expand(n, -1, -1)
@@ -185,7 +185,7 @@ class Zero123(_Latent):
                 self.beside = vae.encode(2 * rgb - 1).latent_dist.mode()
 
     @torch.no_grad()
-    def noise(self, latents: Float[Tensor, "b c h w"], step: int, view: Seen) -> tuple[Tensor, Tensor]:
+    def noise(self, latents: Float[Tensor, "b c h w"], step: int, view: Turn) -> tuple[Tensor, Tensor]:
         """With the picture and the turn, and with neither."""
         azimuth, n = math.radians(view.azimuth), len(latents)
         turn = [-math.radians(view.above), math.sin(azimuth), math.cos(azimuth), 0.0]

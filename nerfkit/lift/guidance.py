@@ -35,12 +35,13 @@ _FIRST, _LAST, _FALLS = 0.95, 0.05, 1 / 3
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Whence a render was taken, relative to the photo: degrees, and the ratio of distances."""
+class Turn:
+    """Whence a render was taken; degrees."""
 
     azimuth: float
+    """To the right of the photo, as one looks at the object."""
     elevation: float
-    """Of the camera, above the horizon."""
+    """Above the horizon."""
     above: float
     """How much higher than the photo's."""
 
@@ -61,7 +62,7 @@ class Diffusion(Protocol):
         ...
 
     def noise(
-        self, latents: Float[Tensor, "b c h2 w2"], step: int, view: Seen
+        self, latents: Float[Tensor, "b c h2 w2"], step: int, view: Turn
     ) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b c h2 w2"]]:
         """What it takes for noise: with its condition (the photo, words) and the view, and without."""
         ...
@@ -88,7 +89,7 @@ class Alike:
 
 
 def denoised(
-    prior: Diffusion, latents: Tensor, noise: Tensor, step: int, view: Seen, scale: float, alike: Alike | None = None
+    prior: Diffusion, latents: Tensor, noise: Tensor, step: int, view: Turn, scale: float, alike: Alike | None = None
 ) -> tuple[Tensor, Tensor]:
     """e^, guided, and the z_0 that it means, for one draw of the noise."""
     a = prior.alphas[step].to(latents)
@@ -109,7 +110,7 @@ def denoised(
 def distilled(
     prior: Diffusion,
     rgb: Float[Tensor, "b 3 h w"],
-    view: Seen,
+    view: Turn,
     step: int,
     chance: torch.Generator,
     scale: float,

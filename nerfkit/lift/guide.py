@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from nerfkit.cameras import Cameras
 from nerfkit.kernels.march import sample_positions
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.guidance import Alike, Diffusion, Seen, distilled, step_at
+from nerfkit.lift.guidance import Alike, Diffusion, Turn, distilled, step_at
 from nerfkit.lift.losses import orientation, pearson, ranking, scale_shift, smoothness, undecided
 from nerfkit.lift.scene import FOV, pose_of
 from nerfkit.lift.volume import distance_for
@@ -84,7 +84,7 @@ class Depth:
     """z of each, up to scale and shift."""
     weight: float
     kind: str = "ranking"
-    """Of `KINDS`."""
+    """Or one of `KINDS`."""
     n_rays: int = 512
 
     @classmethod
@@ -94,7 +94,7 @@ class Depth:
         focal = side / 2 / math.tan(math.radians(photo.fov) / 2)
         pose = torch.from_numpy(pose_of(0.0, photo.elevation, photo.radius))[None]
         fine = interpolate(told[None, None].float(), size=(side, side), mode="bilinear")[0, 0]
-        rows, columns = torch.nonzero(torch.from_numpy(photo.rgba[..., 3]) > 200, as_tuple=True)
+        rows, columns = torch.nonzero(torch.from_numpy(photo.rgba[..., 3]) > 127, as_tuple=True)
         pixels = torch.stack([columns, rows], 1) + 0.5
         return cls(Cameras.pinhole(pose, focal, side, side), pixels, fine[rows, columns], weight, kind)
 
@@ -184,9 +184,9 @@ class Guided:
         rays = cameras.rays(torch.zeros(self.size**2, dtype=torch.long), cameras.pixel_grid(0).reshape(-1, 2))
         rgb = _look(model, rays, chance).rgb[:, :3].view(1, self.size, self.size, 3).permute(0, 3, 1, 2)
         step = step_at(progress, len(self.prior.alphas), chance)
-        view = Seen(azimuth, elevation, elevation - self.photo.elevation)
+        view = Turn(azimuth, elevation, elevation - self.photo.elevation)
         pull = distilled(self.prior, rgb, view, step, chance, self.scale, self.alike)
         return self.weight * self.every * pull
 
 
-KINDS = {"pearson": pearson, "scale-shift": scale_shift, "ranking": ranking}
+KINDS = {"pearson": pearson, "scale-shift": scale_shift}

@@ -8,7 +8,7 @@ mostly up to shift: these losses do not care.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -47,12 +47,6 @@ def scale_shift(depth: Float[Tensor, " n"], told: Float[Tensor, " n"]) -> Float[
     a, b = depth - depth.mean(), told - told.mean()
     scale = ((a * b).sum() / b.square().sum().clamp(min=1e-8)).detach()
     return (a - scale * b).square().mean()
-
-
-def background_opacity(opacity: Float[Tensor, " n"], mask: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean opacity where the picture shows no object, sum A (1 - M) / sum (1 - M)."""
-    outside = (~mask).to(opacity)
-    return (opacity * outside).sum() / outside.sum().clamp(min=1.0)
 
 
 def undecided(opacity: Float[Tensor, " n"]) -> Float[Tensor, ""]:

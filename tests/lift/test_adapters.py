@@ -21,7 +21,7 @@ from nerfkit.lift.adapters import (
     words_for,
 )
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.guidance import Seen
+from nerfkit.lift.guidance import Turn
 from nerfkit.lift.photo import LiftError
 
 hide_torchvision_if_broken()
@@ -125,8 +125,8 @@ def test_words_change_what_is_taken_for_noise(words_prior):
     prior = StableDiffusion(words_prior, "a lamp")
     latents = prior.encode(torch.rand(1, 3, 64, 64))
     assert latents.shape == (1, 4, 8, 8)
-    with_words, without = prior.noise(latents, 500, Seen(0.0, 20.0, 0.0))
-    from_behind, again = prior.noise(latents, 500, Seen(180.0, 20.0, 0.0))
+    with_words, without = prior.noise(latents, 500, Turn(0.0, 20.0, 0.0))
+    from_behind, again = prior.noise(latents, 500, Turn(180.0, 20.0, 0.0))
     assert torch.equal(without, again)
     assert not torch.allclose(with_words, without)
     assert not torch.allclose(with_words, from_behind)
@@ -156,7 +156,7 @@ def test_velocities_are_turned_into_noise(words_prior, tmp_path):
     shutil.copytree(words_prior, folder)
     tiny_latents(folder, "v_prediction")
     plain, velocity = StableDiffusion(words_prior, "a lamp"), StableDiffusion(folder, "a lamp")
-    latents, view = torch.randn(1, 4, 8, 8), Seen(0.0, 20.0, 0.0)
+    latents, view = torch.randn(1, 4, 8, 8), Turn(0.0, 20.0, 0.0)
     a = plain.alphas[300]
     expected = a.sqrt() * plain.noise(latents, 300, view)[0] + (1 - a).sqrt() * latents
     assert torch.allclose(velocity.noise(latents, 300, view)[0], expected, atol=1e-5)
@@ -165,7 +165,7 @@ def test_velocities_are_turned_into_noise(words_prior, tmp_path):
 def test_turns_are_the_layer_s_last_four_inputs(turn_prior, photo):
     prior = Zero123(turn_prior, photo)
     latents = torch.randn(1, 4, 8, 8)
-    turned, without = prior.noise(latents, 400, Seen(90.0, 50.0, 30.0))
+    turned, without = prior.noise(latents, 400, Turn(90.0, 50.0, 30.0))
     features = torch.cat([prior.features[0, 0], torch.tensor([-np.pi / 6, 1.0, 0.0, 0.0], dtype=torch.float32)])
     told = (prior.weight @ features + prior.bias)[None, None]
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_which_prior_a_folder_is(words_prior, turn_prior):
      (0, -20, "bottom view")],
 )  # fmt: skip
 def test_sides_have_words(azimuth, elevation, words):
-    assert words_for(Seen(float(azimuth), float(elevation), 0.0)) == words
+    assert words_for(Turn(float(azimuth), float(elevation), 0.0)) == words
 
 
 def test_features_see_as_the_library_does(tmp_path):

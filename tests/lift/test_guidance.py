@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nerfkit.lift.guidance import Alike, Seen, denoised, distilled, step_at
+from nerfkit.lift.guidance import Alike, Turn, denoised, distilled, step_at
 
-VIEW = Seen(90.0, 20.0, 0.0)
+VIEW = Turn(90.0, 20.0, 0.0)
 
 
 class Sure:
@@ -22,7 +22,7 @@ class Sure:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return latents
 
-    def noise(self, latents: torch.Tensor, step: int, view: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+    def noise(self, latents: torch.Tensor, step: int, view: Turn) -> tuple[torch.Tensor, torch.Tensor]:
         a = self.alphas[step]
         found = (latents - a.sqrt() * self.picture) / (1 - a).sqrt()
         return found, found + 0.1

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from nerfkit.lift.losses import (
-    background_opacity,
     orientation,
     pearson,
     ranking,
@@ -71,11 +70,6 @@ def test_scale_and_shift_are_the_best_ones(depths):
     assert float(scale_shift(depth, told)) == pytest.approx(
         float((design @ best - depth[:, None]).square().mean()), rel=1e-4
     )
-
-
-def test_opacity_behind_the_object():
-    opacity, mask = torch.tensor([1.0, 0.5, 0.25]), torch.tensor([True, False, False])
-    assert float(background_opacity(opacity, mask)) == pytest.approx(0.375)
 
 
 def test_what_is_half_there_is_one_bit_undecided():
