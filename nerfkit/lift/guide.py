@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -17,8 +16,7 @@ from nerfkit.kernels.march import sample_positions
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guidance import Alike, Diffusion, Turn, distilled, step_at
 from nerfkit.lift.losses import orientation, pearson, ranking, scale_shift, smoothness, undecided
-from nerfkit.lift.scene import FOV, pose_of
-from nerfkit.lift.volume import distance_for
+from nerfkit.lift.scene import cameras_at, whole
 from nerfkit.render import Model, Staged, render_in_stages
 from nerfkit.train.training import Training
 from nerfkit.types import Rays
@@ -91,12 +89,11 @@ class Depth:
     def of(cls, photo: Framing, told: Float[Tensor, "h w"], weight: float, kind: str = "ranking") -> Depth:
         """Of a picture, and of a map of depths of the whole of it."""
         side = photo.rgba.shape[0]
-        focal = side / 2 / math.tan(math.radians(photo.fov) / 2)
-        pose = torch.from_numpy(pose_of(0.0, photo.elevation, photo.radius))[None]
+        front = cameras_at([(0.0, photo.elevation)], photo.fov, photo.radius, side)
         fine = interpolate(told[None, None].float(), size=(side, side), mode="bilinear")[0, 0]
         rows, columns = torch.nonzero(torch.from_numpy(photo.rgba[..., 3]) > 127, as_tuple=True)
         pixels = torch.stack([columns, rows], 1) + 0.5
-        return cls(Cameras.pinhole(pose, focal, side, side), pixels, fine[rows, columns], weight, kind)
+        return cls(front, pixels, fine[rows, columns], weight, kind)
 
     def loss(self, model: Model, progress: float, chance: torch.Generator) -> Float[Tensor, ""]:
         """Of some pixels."""
@@ -155,11 +152,9 @@ def _normals(model: Model, places: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]
 
 def anywhere(size: int, chance: torch.Generator) -> tuple[Cameras, tuple[float, float]]:
     """A camera that looks at the object, and its azimuth and elevation, degrees."""
-    azimuth, height = torch.rand(2, generator=chance).tolist()
-    azimuth, elevation = 360 * azimuth, _HEIGHTS[0] + (_HEIGHTS[1] - _HEIGHTS[0]) * height
-    pose = torch.from_numpy(pose_of(azimuth, elevation, distance_for(math.radians(FOV))))[None]
-    focal = size / 2 / math.tan(math.radians(FOV) / 2)
-    return Cameras.pinhole(pose, focal, size, size), (azimuth, elevation)
+    turn, height = torch.rand(2, generator=chance).tolist()
+    angles = 360 * turn, _HEIGHTS[0] + (_HEIGHTS[1] - _HEIGHTS[0]) * height
+    return whole([angles], size), angles
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from nerfkit.lift.framing import Framing
 from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood, warm_model
 from nerfkit.lift.photo import LiftError
 from nerfkit.lift.prior import LiftNet
-from nerfkit.lift.scene import picture_of, turntable
-from nerfkit.lift.sheet import camera_at, straight
+from nerfkit.lift.scene import cameras_at, picture_of, turntable
+from nerfkit.lift.sheet import straight
 from nerfkit.lift.trivial import TRIVIAL
 from nerfkit.lift.volume import Volume
 from nerfkit.mesh import MeshOptions, extract_mesh
@@ -149,16 +149,16 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
     photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
     if way.unknown:
         photo = guessed(way.net, photo, None, None)
-    understood_ = understood(way.net, photo)
+    made = understood(way.net, photo)
     preview = time.perf_counter() - started
     if way.only_prior:
-        found = _scores(one, photo, _volume_answer(understood_.volume), more)
+        found = _scores(one, photo, _volume_answer(made.volume), more)
         return {**found, "preview_seconds": preview, **_guess(one, photo)}
     with tempfile.TemporaryDirectory() as aside:
         out = Path(aside) / "run"
         config = replace(way.config, train=replace(way.config.train, seed=way.seed))
-        run, scene = begin(photo, understood_, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
-        model = warm_model(scene, config, understood_.volume)
+        run, scene = begin(photo, made, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
+        model = warm_model(scene, config, made.volume)
         for _ in lift(run, scene, model, terms_of(photo)):
             pass
         seconds = time.perf_counter() - started
@@ -183,7 +183,9 @@ def _volume_answer(volume: Volume) -> Callable[[Pose, int], Rgba]:
 
 def _model_answer(model: Model) -> Callable[[Pose, int], Rgba]:
     def look(pose: Pose, size: int) -> Rgba:
-        return straight(render_image(model, camera_at(pose.azimuth, pose.elevation, pose.fov, pose.radius, size), 0))
+        return straight(
+            render_image(model, cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size), 0)
+        )
 
     return look
 
@@ -228,7 +230,7 @@ def _mesh_psnr(one: Object, solid: Any, model: Model, view: int) -> float:
     """A render of the mesh against one of the field, dB."""
     pose, size = one.views[view], one.truth(view).shape[0]
     field = over_white(_model_answer(model)(pose, size))
-    camera = camera_at(pose.azimuth, pose.elevation, pose.fov, pose.radius, size)
+    camera = cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size)
     fine = camera.scaled(2)
     rays = fine.rays(torch.zeros(4 * size * size, dtype=torch.long), fine.pixel_grid(0).reshape(-1, 2))
     corners, faces = torch.from_numpy(np.asarray(solid.vertices)).float(), torch.from_numpy(np.asarray(solid.faces))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,18 @@ def write_scene(folder: Path, photo: Framing, volume: Volume, size: int, given: 
     (folder / "transforms.json").write_text(json.dumps(about, indent=1))
 
 
+def cameras_at(angles: Sequence[tuple[float, float]], fov: float, radius: float, size: int) -> Cameras:
+    """Cameras that look at the object from azimuths and elevations, degrees, and take square pictures of ``size``."""
+    poses = [pose_of(azimuth, elevation, radius) for azimuth, elevation in angles]
+    focal = size / 2 / math.tan(math.radians(fov) / 2)
+    return Cameras.pinhole(torch.from_numpy(np.stack(poses)).float(), focal, size, size)
+
+
+def whole(angles: Sequence[tuple[float, float]], size: int) -> Cameras:
+    """`cameras_at` through `FOV`, from where the object just fills the picture."""
+    return cameras_at(angles, FOV, distance_for(math.radians(FOV)), size)
+
+
 def turntable(n: int, size: int, elevation: float) -> Cameras:
     """Cameras all around, from one height; degrees."""
-    poses = [pose_of(360 * i / n, elevation, distance_for(math.radians(FOV))) for i in range(n)]
-    focal = size / 2 / math.tan(math.radians(FOV) / 2)
-    return Cameras.pinhole(torch.from_numpy(np.stack(poses)).float(), focal, size, size)
+    return whole([(360 * i / n, elevation) for i in range(n)], size)

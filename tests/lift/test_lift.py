@@ -19,8 +19,8 @@ from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
 from nerfkit.lift.lift import CONFIG, WEIGHTS, Sizes, begin, guessed, load_prior, understood, warm_model
 from nerfkit.lift.photo import LiftError
-from nerfkit.lift.scene import Given, around, picture_of
-from nerfkit.lift.sheet import camera_at, reference_scores, seen_share
+from nerfkit.lift.scene import Given, around, cameras_at, picture_of
+from nerfkit.lift.sheet import reference_scores, seen_share
 from nerfkit.lift.volume import Volume
 from nerfkit.render import load_model
 from nerfkit.run import Run
@@ -83,7 +83,7 @@ def test_what_the_photo_shows_is_seen_and_the_back_is_guessed(lifted):
     model = load_model(Run.open(lifted))
     shares = []
     for azimuth in (0.0, 180.0):
-        seen, share = seen_share(model, photo, camera_at(azimuth, 20.0, 40.0, photo.radius, 64))
+        seen, share = seen_share(model, photo, cameras_at([(azimuth, 20.0)], 40.0, photo.radius, 64))
         there = seen.opacity > 0.5
         shares.append(float(share[there].mean()))
     assert shares[0] > 0.9
@@ -230,7 +230,7 @@ def test_depths_in_the_wrong_order_cost_and_in_the_right_one_do_not(lifted):
     model = load_model(Run.open(lifted))
     from nerfkit.render import render_image
 
-    seen = render_image(model, camera_at(0.0, 20.0, 40.0, photo.radius, photo.rgba.shape[0]), 0)
+    seen = render_image(model, cameras_at([(0.0, 20.0)], 40.0, photo.radius, photo.rgba.shape[0]), 0)
     chance = [torch.Generator().manual_seed(0) for _ in range(2)]
     right, wrong = (
         Depth.of(photo, sign * seen.depth, 1.0).loss(model, 0.5, chance[i]) for i, sign in enumerate((1, -1))
