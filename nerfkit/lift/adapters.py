@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float
@@ -30,6 +29,7 @@ from torch.nn.functional import interpolate, linear
 
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guidance import Features, Turn
+from nerfkit.lift.onnx import PictureNet
 from nerfkit.lift.photo import LiftError
 
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -266,25 +266,12 @@ def depth_of(name: str | Path, hub: bool = False, device: str = "cpu") -> Callab
 
 
 def _onnx_depth(path: Path) -> Callable[[Framing], Float[Tensor, "h w"]]:
-    if not path.is_file():
-        raise LiftError(f"--depth {path}: there is no such file")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise LiftError('--depth: needs onnxruntime; pip install "nerfkit[lift]"') from None
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        entry = session.get_inputs()[0]
-        side = entry.shape[2] if isinstance(entry.shape[2], int) else 256
-    except Exception as error:  # of any class: files are anybody's
-        raise LiftError(f"--depth {path}: is no network that can be run ({str(error).splitlines()[0]})") from None
+    net = PictureNet("--depth", path, 256)
 
     def depth(photo: Framing) -> Float[Tensor, "h w"]:
-        rgb = _over_white(photo.seen(side)).numpy()
-        mean, deviation = (
-            np.array(x, np.float32).reshape(1, 3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        )
-        found = session.run(None, {entry.name: ((rgb - mean) / deviation).astype(np.float32)})[0]
-        return -torch.from_numpy(np.squeeze(found)).float()
+        found = net(_over_white(photo.seen(net.side))[0].permute(1, 2, 0).numpy())
+        if found.ndim != 2:
+            raise LiftError(f"--depth {path}: gives {found.ndim} dimensions, expected a picture")
+        return -torch.from_numpy(found).float()
 
     return depth

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from nerfkit.lift.onnx import PictureNet
 from nerfkit.lift.photo import LiftError
 
 _COARSE = 320
@@ -151,28 +152,10 @@ def _guided(
 
 
 def onnx_matte(rgb: UInt8[np.ndarray, "h w 3"], path: Path) -> UInt8[np.ndarray, "h w"]:
-    """The matte of a network in a file: one input (1, 3, s, s), ImageNet's normalisation; the first output, stretched.
-
-    Raises LiftError where the file is none, or onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise LiftError('--matte: needs onnxruntime; pip install "nerfkit[lift]"') from None
-    if not path.is_file():
-        raise LiftError(f"{path}: there is no such file")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        entry = session.get_inputs()[0]
-        side = entry.shape[2] if isinstance(entry.shape[2], int) else 320
-        x = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        x = (x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        found = session.run(None, {entry.name: x.transpose(2, 0, 1)[None].astype(np.float32)})[0]
-    except Exception as error:  # of any class: the library has its own, and files are anybody's
-        raise LiftError(f"{path}: is no matting network that can be run ({str(error).splitlines()[0]})") from None
-    found = np.squeeze(found)
-    found = (found - found.min()) / max(float(found.max() - found.min()), 1e-6)
+    """The matte of a network in a file (`PictureNet`), stretched to all from 0 to 255. Raises LiftError."""
+    found = PictureNet("--matte", path, _COARSE)(rgb / 255)
     if found.ndim != 2:
-        raise LiftError(f"{path}: gives {found.ndim} dimensions, expected a picture")
+        raise LiftError(f"--matte {path}: gives {found.ndim} dimensions, expected a picture")
+    found = (found - found.min()) / max(float(found.max() - found.min()), 1e-6)
     alpha = cv2.resize(found.astype(np.float32), (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
     return check_matte(np.rint(255 * np.clip(alpha, 0, 1)).astype(np.uint8), str(path))
