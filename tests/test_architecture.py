@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scene", "fields", "sampling"),
     ("engines", "provenance", "run", "packed", "render", "tiles"),
     (
+        "foreign",
         "flow",
         "perceptual",
         "evaluate",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
-_MOST_PIXELS = 100_000_000
-"""More are refused before they are unpacked."""
+from nerfkit.foreign import opened
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _LEAST_SIDE = 32
 LARGEST_SIDE = 1024
 """Pixels; larger pictures are reduced."""
@@ -36,60 +39,41 @@ def read_photo(path: Path) -> Photo:
 
     Raises LiftError, naming the file, for one that cannot be read, or is too large or too small.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
     remarks = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
-        with opened as image:
-            width, height = image.size
-            if width * height > _MOST_PIXELS:
-                raise LiftError(f"{path}: has {width * height / 1e6:.0f} megapixels, {_MOST_PIXELS / 1e6:.0f} at most")
-            if min(width, height) < _LEAST_SIDE:
-                raise LiftError(f"{path}: is {width}x{height} pixels, expected at least {_LEAST_SIDE} a side")
-            if getattr(image, "n_frames", 1) > 1:
-                remarks.append(f"{path}: moves; its first frame is lifted")
-            image.draft("RGB", (LARGEST_SIDE, LARGEST_SIDE))
-            pixels = np.asarray(_reduced(_colors(ImageOps.exif_transpose(image))))
-    except (FileNotFoundError, IsADirectoryError):
-        raise LiftError(f"{path}: there is no such file") from None
-    except Image.DecompressionBombError:
-        raise LiftError(f"{path}: unpacks to more than {_MOST_PIXELS / 1e6:.0f} megapixels") from None
-    except UnidentifiedImageError:
-        raise LiftError(f"{path}: is no picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, LiftError):
-            raise
-        raise LiftError(f"{path}: cannot be read ({error})") from None
+    with opened(path, _LEAST_SIDE, LiftError) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            remarks.append(f"{path}: moves; its first frame is lifted")
+        image.draft("RGB", (LARGEST_SIDE, LARGEST_SIDE))
+        pixels = np.asarray(_reduced(_colors(ImageOps.exif_transpose(image))))
     alpha = pixels[..., 3] if pixels.shape[2] == 4 and pixels[..., 3].min() < 255 else None
     return Photo(np.ascontiguousarray(pixels[..., :3]), alpha, remarks)
 
 
-def _colors(image):
+def _colors(image: Image) -> Image:
     """RGB, or RGBA where some of it may be transparent; 16 bits become 8."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     if image.mode[0] in "IF":
         values = np.asarray(image, np.float64)
         most = 65535 if values.max() > 255 else 255
-        image = Image.fromarray(np.rint(255 * (values / most).clip(0, 1)).astype(np.uint8))
+        image = fromarray(np.rint(255 * (values / most).clip(0, 1)).astype(np.uint8))
     clear = "A" in image.getbands() or "transparency" in image.info
     return image.convert("RGBA" if clear else "RGB")
 
 
-def _reduced(image):
+def _reduced(image: Image) -> Image:
     """At most `LARGEST_SIDE` a side; colours under alpha count by their alpha."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     scale = LARGEST_SIDE / max(image.size)
     if scale >= 1:
         return image
     size = tuple(max(round(side * scale), 1) for side in image.size)
     if image.mode == "RGB":
-        return image.resize(size, Image.Resampling.BOX)
-    return image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
+        return image.resize(size, Resampling.BOX)
+    return image.convert("RGBa").resize(size, Resampling.BOX).convert("RGBA")
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
@@ -97,11 +81,11 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
 
     Raises LiftError as `read_photo` does, and where its sides are of another shape than the picture's.
     """
-    from PIL import Image
+    from PIL.Image import Resampling, fromarray
 
     mask = read_photo(path)
     found = mask.alpha if mask.alpha is not None else mask.rgb.max(-1)
     wide, high = found.shape[1] / size[0], found.shape[0] / size[1]
     if abs(wide / high - 1) > 0.02:
         raise LiftError(f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, of another shape than the picture")
-    return np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(fromarray(found).resize(size, Resampling.BILINEAR))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from nerfkit.foreign import opened
 from nerfkit.stego.keys import StegoError
 
-_MOST_PIXELS = 100_000_000
-"""Of a picture; more are refused before they are unpacked."""
 _LEAST_SIDE = 16
 _FRAMES = 16
 """Of a film, evenly spaced."""
@@ -44,30 +42,14 @@ def pictures_of(paths: list[Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "h w
 
 def _opened(path: Path) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
     """A picture; of an animated one, a few of its frames."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        width, height = image.size
-        if width * height > _MOST_PIXELS:
-            raise StegoError(f"{path}: has {width * height / 1e6:.0f} megapixels, {_MOST_PIXELS / 1e6:.0f} at most")
-        if min(width, height) < _LEAST_SIDE:
-            raise StegoError(f"{path}: is {width}x{height} pixels, of which nothing can be read")
+    with opened(path, _LEAST_SIDE, StegoError) as image:
         n = getattr(image, "n_frames", 1)
         for frame in np.linspace(0, n - 1, min(n, _FRAMES)).round().astype(int):
             image.seek(int(frame))
             name = path.name if n == 1 else f"{path.name}:{frame}"
             yield name, np.array(ImageOps.exif_transpose(_on_white(image)))
-    except FileNotFoundError:
-        raise StegoError(f"{path}: there is no such file") from None
-    except Image.DecompressionBombError:
-        raise StegoError(f"{path}: unpacks to more than {_MOST_PIXELS / 1e6:.0f} megapixels") from None
-    except UnidentifiedImageError:
-        raise StegoError(f"{path}: is no picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise StegoError(f"{path}: cannot be read ({error})") from None
 
 
 def _on_white(image):

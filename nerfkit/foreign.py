@@ -1,0 +1,50 @@
+"""Pictures that come from outside, opened with care: anybody may have made them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MOST_PIXELS = 100_000_000
+"""Of a picture; more are refused before they are unpacked."""
+
+
+@contextmanager
+def opened(path: Path, least_side: int, kind: type[Exception]) -> Iterator[Image]:
+    """A picture of any kind that Pillow reads, while it is open.
+
+    Args:
+        path: of the file.
+        least_side: pixels that each side must have.
+        kind: of the error that is raised, naming the file, where it is no picture, is too small, larger than 100
+            megapixels, or cannot be read to its end within the context.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            width, height = image.size
+            if width * height > _MOST_PIXELS:
+                raise kind(f"{path}: has {width * height / 1e6:.0f} megapixels, {_MOST_PIXELS / 1e6:.0f} at most")
+            if min(width, height) < least_side:
+                raise kind(f"{path}: is {width}x{height} pixels, expected at least {least_side} a side")
+            yield image
+    except kind:
+        raise
+    except (FileNotFoundError, IsADirectoryError):
+        raise kind(f"{path}: there is no such file") from None
+    except Image.DecompressionBombError:
+        raise kind(f"{path}: unpacks to more than {_MOST_PIXELS / 1e6:.0f} megapixels") from None
+    except UnidentifiedImageError:
+        raise kind(f"{path}: is no picture") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise kind(f"{path}: cannot be read ({error})") from None
