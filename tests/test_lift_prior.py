@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from lift_prior.furniture import N_TEST, N_VALIDATION, Entry, split  # noqa: E40
 from lift_prior.make_views import make  # noqa: E402
 from lift_prior.mesh import Mesh  # noqa: E402
 from lift_prior.train import Training, Views, example, loss_of  # noqa: E402
-from lift_prior.views import Light, Stage, orbiting  # noqa: E402
+from lift_prior.views import Light, Stage  # noqa: E402
+
+from nerfkit.lift.scene import pose_of  # noqa: E402
 
 
 def entry(name: str, library: str, family: str, depth: float = 50.0) -> Entry:
@@ -46,7 +49,7 @@ def test_no_family_is_tested_on_that_was_learnt_from():
 
 def test_a_wall_is_seen_as_it_is_painted():
     light = Light((0.0, 0.0, 1.0), ambient=1.0, sky=0.0)
-    rgba, depth, normal = Stage(wall()).look(orbiting(0.0, 0.0, 2.0), 0.6, 33, light)
+    rgba, depth, normal = Stage(wall()).look(pose_of(0.0, 0.0, 2.0), 0.6, 33, light)
     half = 0.5 / (2.0 * np.tan(0.3))
     inside = np.abs((np.arange(33) + 0.5) / 33 * 2 - 1) < half - 0.05
     assert np.allclose(rgba[np.ix_(inside, inside)][..., 3], 1.0)
@@ -55,7 +58,7 @@ def test_a_wall_is_seen_as_it_is_painted():
     assert np.allclose(normal[16, 16], [0, 0, 1])
     for place, color in (((12, 20), (1, 0, 0)), ((20, 20), (0, 0, 1)), ((20, 12), (1, 1, 1))):
         assert np.allclose(rgba[place][:3], color)
-    behind, _, turned = Stage(wall()).look(orbiting(np.pi, 0.0, 2.0), 0.6, 33, light)
+    behind, _, turned = Stage(wall()).look(pose_of(180.0, 0.0, 2.0), 0.6, 33, light)
     assert np.allclose(behind[20, 20][:3], (1, 1, 1))
     assert np.allclose(turned[16, 16], [0, 0, -1], atol=1e-6)
 
@@ -63,7 +66,7 @@ def test_a_wall_is_seen_as_it_is_painted():
 def test_light_falls_on_what_faces_it():
     shades = []
     for towards in ((0.0, 0.0, 1.0), (0.0, 0.0, -1.0)):
-        shades.append(Stage(wall()).look(orbiting(0.0, 0.0, 2.0), 0.6, 9, Light(towards, 0.4, 0.0))[0][4, 4])
+        shades.append(Stage(wall()).look(pose_of(0.0, 0.0, 2.0), 0.6, 9, Light(towards, 0.4, 0.0))[0][4, 4])
     assert shades[0][:3].max() > 2 * shades[1][:3].max() > 0
 
 
@@ -120,7 +123,7 @@ def test_what_rays_should_see_is_what_a_view_shows(tmp_path):
     places = one.rays_o + one.distance[:, None] * one.rays_d
     known = one.distance > 0
     assert int(known.sum()) > 50
-    c2w = torch.from_numpy(orbiting(0.0, float(one.camera[0]), float(one.camera[2])))
+    c2w = torch.from_numpy(pose_of(0.0, math.degrees(float(one.camera[0])), float(one.camera[2])))
     normal = torch.linalg.svd(places[known].double() - places[known].double().mean(0)).Vh[2]
     assert float((places[known] @ normal.float()).abs().max()) < 0.01
     facing = one.normals.reshape(3, -1)[:, one.depth.flatten() > 0].mean(1)

@@ -23,8 +23,10 @@ import numpy as np
 import trimesh
 from lift_prior import furniture
 from lift_prior.mesh import Mesh
-from lift_prior.views import Light, Stage, orbiting
+from lift_prior.views import Light, Stage
 from rich.progress import track
+
+from nerfkit.lift.scene import pose_of
 
 _LIGHT = Light((-0.4, 1.0, 0.8), 0.8, 0.15)
 _FINE = 4
@@ -47,7 +49,7 @@ def write(folder: Path, mesh: Mesh, title: str, size: int, chance: np.random.Gen
     (folder / "views").mkdir(parents=True, exist_ok=True)
     stage, every = Stage(mesh), poses(chance)
     for i, pose in enumerate(every):
-        c2w = orbiting(np.radians(pose["azimuth"]), np.radians(pose["elevation"]), pose["radius"])
+        c2w = pose_of(pose["azimuth"], pose["elevation"], pose["radius"])
         rgba, depth, _ = stage.look(c2w, np.radians(pose["fov"]), size, _LIGHT, _FINE)
         rgba = np.round(255 * rgba).astype(np.uint8)[..., [2, 1, 0, 3]]
         if i == 0:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from lift_prior import furniture, procedural
 from lift_prior.mesh import Mesh
-from lift_prior.views import Light, Stage, orbiting
+from lift_prior.views import Light, Stage
 from numpy.lib.format import open_memmap
 from rich.progress import track
+
+from nerfkit.lift.scene import pose_of
 
 
 def cameras(chance: np.random.Generator, n: int) -> np.ndarray:
@@ -56,8 +59,10 @@ def make(out: Path, names: list[str], mesh_fn: Callable[[int], Mesh], n_views: i
     for i in track(range(len(there), len(names)), description=out.name):
         chance = np.random.default_rng(zlib.crc32(names[i].encode()))
         stage, lit, poses[i] = Stage(mesh_fn(i)), light(chance), cameras(chance, n_views)
-        for v, (azimuth, elevation, fov, radius) in enumerate(poses[i]):
-            rgba, depth, normal = stage.look(orbiting(azimuth, elevation, radius), fov, size, lit)
+        for v, (azimuth, elevation, fov, radius) in enumerate(poses[i].tolist()):
+            rgba, depth, normal = stage.look(
+                pose_of(math.degrees(azimuth), math.degrees(elevation), radius), fov, size, lit
+            )
             files["rgba"][i, v] = np.round(255 * rgba)
             files["depth"][i, v], files["normal"][i, v] = depth, np.round(127 * normal)
         there.append(names[i])

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpolate
 
 from nerfkit.aside import file_aside
+from nerfkit.lift.bench import psnr
 from nerfkit.lift.prior import CELLS, LiftNet
 from nerfkit.lift.volume import orbiting, pixel_places, pixel_rays
 
@@ -192,15 +193,11 @@ def scores(net: LiftNet, views: Views, n_cells: int, device: torch.device, n_tar
             c2w = orbiting(poses[v : v + 1, 0] - poses[0, 0], poses[v : v + 1, 1], poses[v : v + 1, 3])
             seen = lifted.volume.look(*pixel_rays(c2w, poses[v : v + 1, 2], places[None]), 64)
             picture = seen.rgb[0] + 1 - seen.opacity[0][:, None]
-            found["psnr"].append(_psnr(picture, small[v, :, :3]))
-            found["copy"].append(_psnr(small[0, :, :3], small[v, :, :3]))
+            found["psnr"].append(psnr(picture.cpu().numpy(), small[v, :, :3].cpu().numpy()))
+            found["copy"].append(psnr(small[0, :, :3].cpu().numpy(), small[v, :, :3].cpu().numpy()))
             found["iou"].append(_iou(seen.opacity[0], small[v, :, 3]))
             found["copy_iou"].append(_iou(small[0, :, 3], small[v, :, 3]))
     return {name: float(np.median(v) if name in ("elevation", "fov") else np.mean(v)) for name, v in found.items()}
-
-
-def _psnr(a: Tensor, b: Tensor) -> float:
-    return -10 * math.log10(max(float((a - b).square().mean()), 1e-10))
 
 
 def _iou(a: Tensor, b: Tensor) -> float:

@@ -76,14 +76,3 @@ class Stage:
         column = np.minimum((uv[:, 0] * width).astype(int), width - 1)
         row = np.minimum(((1 - uv[:, 1]) * height).astype(int), height - 1)
         return self.pixels[self.starts[face] + row * width + column]
-
-
-def orbiting(azimuth: float, elevation: float, radius: float) -> np.ndarray:
-    """Camera-to-world (3, 4), OpenCV axes, of a camera that looks at the origin; radians, +y up, azimuth 0 on +z."""
-    position = radius * np.array(
-        [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-    )
-    forward = -position / np.linalg.norm(position)
-    right = np.cross(forward, [0.0, 1.0, 0.0])
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(forward, right), forward, position], 1)
