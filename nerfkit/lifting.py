@@ -37,13 +37,13 @@ def lift(words: list[str]) -> int:
     arguments = parse(Lift, "lift", words)
     out = arguments.out or Path("runs") / arguments.photo.stem
     given = [_split_view(text) for text in arguments.view]
-    from nerfkit.lift.lift import Sizes, begin, load_prior, understood, warm_model
+    from nerfkit.lift.lift import WEIGHTS, Sizes, begin, load_prior, understood, warm_model
     from nerfkit.lift.sheet import sheet, write_picture
     from nerfkit.run import check_free
     from nerfkit.session import interruptible
 
     check_free(out)
-    net = load_prior() if arguments.prior is None else load_prior(arguments.prior)
+    net = load_prior(arguments.prior or WEIGHTS)
     photo = _framed(arguments.photo, arguments, net)
     others = [_given(path, azimuth, arguments, photo) for path, azimuth in given]
     config = _config(arguments.config, arguments.fast, arguments.seed)
@@ -219,8 +219,9 @@ def lift_bench(words: list[str]) -> int:
         raise UsageError("--answers: expected a name and a folder, such as theirs=pictures/")
     from nerfkit.lift.bench import objects_in
     from nerfkit.lift.distances import distance_of
-    from nerfkit.lift.lift import load_prior
+    from nerfkit.lift.lift import WEIGHTS, load_prior
     from nerfkit.lift.measure import Rows, Way, answered_rows, lifted_rows, trivial_rows
+    from nerfkit.provenance import digest
 
     objects, rows = objects_in(arguments.objects)[:: arguments.every], Rows.open(arguments.rows, arguments.objects)
     more = distance_of(arguments.perceptual, arguments.features)
@@ -228,10 +229,11 @@ def lift_bench(words: list[str]) -> int:
     for name, folder in answers:
         rows.keep(answered_rows(objects, name, Path(folder), more, rows.missing), say)
     if not answers:
-        net = load_prior() if arguments.prior is None else load_prior(arguments.prior)
+        path = arguments.prior or WEIGHTS
+        net, weights = load_prior(path), digest(path.read_bytes())
         for seed in arguments.seeds:
             config = _config(arguments.config, arguments.fast, seed)
-            way = Way(net, config, seed, arguments.only_prior, arguments.unknown, arguments.meshes)
+            way = Way(net, weights, config, seed, arguments.only_prior, arguments.unknown, arguments.meshes)
             rows.keep(lifted_rows(objects, _name_of(arguments), way, more, rows.missing), say)
     for line in rows.table():
         print(line)

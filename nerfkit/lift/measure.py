@@ -55,6 +55,8 @@ class Way:
     """How objects are lifted."""
 
     net: LiftNet
+    weights: str
+    """Digest of them: rows of others are not taken for theirs."""
     config: Config
     seed: int
     only_prior: bool
@@ -139,7 +141,7 @@ def lifted_rows(
 ) -> Iterator[Row]:
     """Ours."""
     for one in objects:
-        row: Row = {"method": name, "object": one.name, "seed": way.seed}
+        row: Row = {"method": name, "object": one.name, "seed": way.seed, "weights": way.weights}
         if missing(row):
             yield row | _lifted(one, way, more)
 

@@ -17,9 +17,9 @@ from nerfkit.cli import main
 from nerfkit.lattice import ExportError
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
-from nerfkit.lift.lift import CONFIG, WEIGHTS, Sizes, begin, guessed, load_prior, understood, warm_model
+from nerfkit.lift.lift import CONFIG, Sizes, begin, load_prior, understood, warm_model
 from nerfkit.lift.photo import LiftError
-from nerfkit.lift.scene import Given, around, cameras_at, picture_of
+from nerfkit.lift.scene import Given, around, cameras_at
 from nerfkit.lift.sheet import reference_scores, seen_share
 from nerfkit.lift.volume import Volume
 from nerfkit.render import load_model
@@ -236,23 +236,6 @@ def test_depths_in_the_wrong_order_cost_and_in_the_right_one_do_not(lifted):
         Depth.of(photo, sign * seen.depth, 1.0).loss(model, 0.5, chance[i]) for i, sign in enumerate((1, -1))
     )
     assert float(right.detach()) < 0.2 * float(wrong.detach())
-
-
-def test_the_shipped_prior_turns_what_it_has_not_seen():
-    """A box drawn here, from the front: from the side it is better than the picture itself."""
-    if not WEIGHTS.exists():
-        pytest.skip("the weights are not built")
-    scene = load_scene(Path(__file__).parents[2] / "scenes" / "armillary", CONFIG.data)
-    views = scene.splits["test"]
-    net = load_prior()
-    rgba = scene.images[views[0]]
-    photo = guessed(net, framed(rgba[..., :3], rgba[..., 3]), None, None)
-    assert -15 < photo.elevation < 70
-    lifted = understood(net, photo)
-    front = picture_of(lifted.volume, 0.0, photo.elevation, 64, photo.fov)
-    truth = photo.scaled(64).rgba
-    mine, there = front[..., 3] > 127, truth[..., 3] > 127
-    assert (mine & there).sum() / (mine | there).sum() > 0.6
 
 
 def test_reference_scores_are_those_of_the_photo(lifted):

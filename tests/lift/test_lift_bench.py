@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,22 +16,25 @@ from test_lift import QUICK
 from nerfkit.cli import main
 from nerfkit.kernels.meshes import Solid
 from nerfkit.lift.bench import Object, near_surface, objects_in, over_white, read_rgba, scored
+from nerfkit.lift.framing import Framing
+from nerfkit.lift.lift import WEIGHTS, load_prior, understood
 from nerfkit.lift.photo import LiftError
-from nerfkit.lift.scene import pose_of
+from nerfkit.lift.scene import picture_of, pose_of
 from nerfkit.lift.trivial import TRIVIAL, billboard, copied, true_depth, white
 
 SIZE = 32
 
 
-def box_view(pose: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+def box_view(
+    pose: dict[str, float], half: tuple[float, float, float] = (0.5, 0.3, 0.4)
+) -> tuple[np.ndarray, np.ndarray]:
     """RGBA and depth of a box whose sides have colours, each ray cut with its six planes."""
     c2w = pose_of(pose["azimuth"], pose["elevation"], pose["radius"])
     at = ((np.arange(SIZE) + 0.5) / SIZE * 2 - 1) * math.tan(math.radians(pose["fov"]) / 2)
     local = np.stack([*np.meshgrid(at, at), np.ones((SIZE, SIZE))], -1)
     rays = local @ c2w[:, :3].T
-    half = np.array([0.5, 0.3, 0.4])
     with np.errstate(divide="ignore"):
-        first, second = ((side * half - c2w[:, 3]) / rays for side in (-1, 1))
+        first, second = ((side * np.array(half) - c2w[:, 3]) / rays for side in (-1, 1))
     near, far = np.minimum(first, second), np.maximum(first, second)
     t, axis = near.max(-1), near.argmax(-1)
     hit = t < far.min(-1)
@@ -121,6 +125,31 @@ def test_rows_are_kept_and_not_made_again(objects, tmp_path, capsys):
     assert "copy" in capsys.readouterr().out
     assert main(words) == 0
     assert (tmp_path / "rows.jsonl").read_text() == first
+
+
+def test_rows_of_other_weights_are_not_taken_for_theirs(objects, tmp_path, weights):
+    prior = tmp_path / "prior.safetensors"
+    words = ["lift-bench", str(objects), "--rows", str(tmp_path / "rows.jsonl"), "--only-prior", "--prior", str(prior)]
+    for source in (WEIGHTS, WEIGHTS, weights):
+        shutil.copy(source, prior)
+        assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len([row for row in rows if "weights" in row]) == 2
+
+
+@pytest.mark.parametrize("half", [(0.25, 0.3, 0.8), (0.8, 0.3, 0.25)])
+def test_the_shipped_prior_knows_more_of_other_sides_than_the_picture_shows(half):
+    """A long box from its end, and from its side, which look quite unlike: outlines from there and from beyond."""
+
+    def seen(azimuth: float) -> np.ndarray:
+        return box_view({"azimuth": azimuth, "elevation": 20.0, "fov": 40.0, "radius": 2.924}, half)[0]
+
+    net, front = load_prior(), seen(0.0)
+    volume = understood(net, Framing(front, 20.0, 40.0, 2.924)).volume
+    views = [30.0, 60.0, 120.0, 150.0, 180.0, 240.0, 300.0]
+    mine = [scored(picture_of(volume, azimuth, 20.0, SIZE), seen(azimuth))["iou"] for azimuth in views]
+    copies = [scored(front, seen(azimuth))["iou"] for azimuth in views]
+    assert np.mean(mine) > np.mean(copies) + 0.05
 
 
 def test_others_pictures_stand_beside(objects, tmp_path, capsys):
