@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from nerfkit.config import Config, FieldConfig, SamplerConfig, TrainConfig
+from nerfkit.fields.mlp import network_dtype
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guidance import Alike, Diffusion, Features
 from nerfkit.lift.guide import Depth, Guide, Guided, Term
@@ -79,8 +80,7 @@ def load_prior(path: Path = WEIGHTS, device: str = "cpu") -> LiftNet:
 def understood(net: LiftNet, framing: Framing) -> Lifted:
     """What the prior makes of a picture."""
     device = next(net.parameters()).device
-    kind = torch.bfloat16 if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() else torch.float32
-    with torch.autocast(device.type, torch.bfloat16, enabled=kind is torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=network_dtype(device.type) is not torch.float32):
         lifted = net(framing.seen().to(device), framing.camera.to(device))
     return replace(lifted, volume=lifted.volume.decided(CONTRAST, THRESHOLD))
 

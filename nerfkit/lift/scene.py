@@ -29,6 +29,9 @@ FOV = 40.0
 HEIGHTS = ((0.0, 8), (20.0, 16), (45.0, 8), (-20.0, 4), (75.0, 4))
 """Elevations, degrees, and how many views each has."""
 
+_KNOWN = 40.0
+"""Degrees about a given picture within which nobody needs the prior's guess."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -42,6 +45,16 @@ class Given:
 def around() -> list[tuple[float, float]]:
     """Azimuth and elevation of the views that the prior is asked for, degrees."""
     return [(360 * (i + 0.5 * (k % 2)) / n, height) for k, (height, n) in enumerate(HEIGHTS) for i in range(n)]
+
+
+def apart(azimuth: float, elevation: float, azimuth2: float, elevation2: float) -> float:
+    """Angle between two sides of an object; degrees.
+
+    >>> round(apart(0.0, 20.0, 180.0, 20.0)), round(apart(10.0, 90.0, 200.0, 90.0))
+    (140, 0)
+    """
+    one, other = (pose_of(a, e, 1.0)[:, 3] for a, e in ((azimuth, elevation), (azimuth2, elevation2)))
+    return math.degrees(math.acos(float(np.clip(one @ other, -1.0, 1.0))))
 
 
 def pose_of(azimuth: float, elevation: float, radius: float) -> Float[np.ndarray, "3 4"]:
@@ -92,6 +105,8 @@ def write_scene(folder: Path, photo: Framing, volume: Volume, size: int, given: 
     for i, one in enumerate(given):
         add(f"given_{i}.png", one.framing.rgba, one.azimuth, one.framing.elevation, one.framing.fov)
     for i, (azimuth, elevation) in enumerate(around()):
+        if any(apart(azimuth, elevation, one.azimuth, one.framing.elevation) < _KNOWN for one in given):
+            continue
         add(f"prior_{i:02d}.png", picture_of(volume, azimuth, elevation, size), azimuth, elevation, FOV)
     about = {"aabb": [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], "frames": frames}
     names = [frame["file_path"] for frame in frames]

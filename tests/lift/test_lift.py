@@ -166,6 +166,11 @@ def test_given_pictures_stand_where_they_were_taken(tmp_path, weights):
     back = framed(255 - rgb, 255 * inside.astype(np.uint8))
     net = load_prior(weights)
     run, scene = begin(photo, understood(net, photo), [Given(back, 180.0)], Sizes(), CONFIG, tmp_path / "run", ["x"])
+    guesses = [i for i, name in enumerate(scene.image_names) if name.startswith("prior")]
+    assert 0 < len(guesses) < len(around())
+    towards = scene.cameras.c2w[:, :, 3] / scene.cameras.c2w[:, :, 3].norm(dim=1, keepdim=True)
+    behind = towards[scene.image_names.index("given_0.png")]
+    assert float((towards[guesses] @ behind).max()) < np.cos(np.radians(39))
     one, other = (scene.image_names.index(name) for name in ("photo.png", "given_0.png"))
     front, behind = (scene.cameras.c2w[i, :, 3] for i in (one, other))
     assert torch.allclose(front * torch.tensor([-1.0, 1.0, -1.0]), behind, atol=1e-5)
