@@ -1,8 +1,8 @@
 """The scene that a picture is made into: the picture itself, and what the prior thinks it looks like from elsewhere.
 
 It is a folder like any other, in the manner of Blender's synthetic scenes, so that whatever learns from photographs
-learns from it: `fit`, `prune`, `compress`. What the prior thinks is small and blurred, and weighs as little: a view has
-as many pixels as its guess is worth.
+learns from it: `fit`, `prune`, `compress`. What the prior thinks is blurred, and its views are small, so that the photo
+has a quarter of all pixels.
 """
 
 from __future__ import annotations
