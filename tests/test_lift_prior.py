@@ -17,7 +17,7 @@ from lift_prior import procedural  # noqa: E402
 from lift_prior.furniture import N_TEST, N_VALIDATION, Entry, split  # noqa: E402
 from lift_prior.make_views import make  # noqa: E402
 from lift_prior.mesh import Mesh  # noqa: E402
-from lift_prior.train import Training, Views, example, loss_of  # noqa: E402
+from lift_prior.train import Training, Views, chosen, example, loss_of  # noqa: E402
 from lift_prior.views import Light, Stage  # noqa: E402
 
 from nerfkit.lift.scene import pose_of  # noqa: E402
@@ -113,6 +113,23 @@ def test_views_are_not_made_again_and_training_goes_on(tmp_path):
     shipped = load_prior(tmp_path / "out" / "prior.safetensors")
     for name, value in shipped.state_dict().items():
         assert torch.equal(value, training.average[name].half().float())
+
+
+def test_views_are_learnt_from_evenly_around_a_picture_from_in_front():
+    """Of 20 views, a third from in front, as make_views.py makes them."""
+    chance = np.random.default_rng(0)
+    firsts, others = [], []
+    for _ in range(400):
+        azimuth = np.concatenate([chance.normal(0, 0.5, 6), chance.uniform(-np.pi, np.pi, 14)])
+        first, *rest = chosen(azimuth, chance)
+        assert len({first, *rest}) == 5
+        firsts.append(abs(azimuth[first]) < np.pi / 4)
+        others.append((azimuth[rest] - azimuth[first]) % (2 * np.pi) // (np.pi / 2))
+    assert 0.6 < np.mean(firsts) < 0.85
+    share = np.bincount(np.concatenate(others).astype(int), minlength=4) / (400 * 4)
+    assert share.min() > 0.23
+    few = chosen(np.zeros(6), chance)
+    assert len(set(few.tolist())) == 5
 
 
 def test_what_rays_should_see_is_what_a_view_shows(tmp_path):

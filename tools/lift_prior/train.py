@@ -35,6 +35,8 @@ _WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
 _LOOK = 300.0
 """Seconds between looks at the validation set."""
 _SHARES = {"train": 0.6, "drawn": 0.4}
+_IN_FRONT = 0.5
+"""Share of pictures that are chosen among those from in front."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,11 @@ class Example:
 def example(views: Views, chance: np.random.Generator) -> Example:
     """One of an object by chance, mirrored and painted over by chance."""
     i = int(chance.integers(views.n))
-    chosen = chance.permutation(views.cameras.shape[1])[:_TARGETS]
-    poses = torch.from_numpy(views.cameras[i][chosen].astype(np.float32))
-    rgba = torch.from_numpy(views.rgba[i][chosen].astype(np.float32)) / 255
-    depth = torch.from_numpy(views.depth[i][chosen].astype(np.float32))
-    normal = torch.from_numpy(views.normal[i, chosen[0]].astype(np.float32)) / 127
+    which = chosen(views.cameras[i][:, 0], chance)
+    poses = torch.from_numpy(views.cameras[i][which].astype(np.float32))
+    rgba = torch.from_numpy(views.rgba[i][which].astype(np.float32)) / 255
+    depth = torch.from_numpy(views.depth[i][which].astype(np.float32))
+    normal = torch.from_numpy(views.normal[i, which[0]].astype(np.float32)) / 127
     azimuth = poses[:, 0]
     world = orbiting(azimuth[:1], poses[:1, 1], poses[:1, 3])[0, :, :3]
     normal = normal @ world
@@ -103,9 +105,9 @@ def example(views: Views, chance: np.random.Generator) -> Example:
     size = rgba.shape[1]
     xy = (torch.stack([columns, rows], -1) + 0.5) / size
     rays_o, rays_d = pixel_rays(c2w, poses[:, 2], xy)
-    which = torch.arange(len(rgba))[:, None]
-    found = rgba[which, rows, columns]
-    z = depth[which, rows, columns]
+    view = torch.arange(len(rgba))[:, None]
+    found = rgba[view, rows, columns]
+    z = depth[view, rows, columns]
     z = torch.where(found[..., 3] > 0.99, z, 0.0)
     cos = (rays_d * c2w[:, None, :, 2]).sum(-1)
     parts = [rays_o, rays_d, found[..., :3], found[..., 3], z / cos]
@@ -113,6 +115,18 @@ def example(views: Views, chance: np.random.Generator) -> Example:
     return Example(
         rgba[0].permute(2, 0, 1), camera, depth[0], normal.permute(2, 0, 1), *(p.flatten(0, 1) for p in parts)
     )
+
+
+def chosen(azimuth: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """A picture, often from in front, as people take them, and views evenly around it where there are any."""
+    order = chance.permutation(len(azimuth))
+    if chance.random() < _IN_FRONT:
+        order = order[np.argsort(np.cos(azimuth[order]) < np.cos(np.radians(45)), kind="stable")]
+    first, rest = order[0], order[1:]
+    around = ((azimuth[rest] - azimuth[first]) % (2 * np.pi) * (_TARGETS - 1) / (2 * np.pi)).astype(int)
+    _, one_of_each = np.unique(around, return_index=True)
+    spare = np.setdiff1d(np.arange(len(rest)), one_of_each)
+    return np.concatenate([[first], rest[np.concatenate([one_of_each, spare])[: _TARGETS - 1]]])
 
 
 def _repainted(rgb: Tensor, chance: np.random.Generator) -> Tensor:
@@ -173,7 +187,8 @@ def loss_of(net: LiftNet, batch: list[Example], n_cells: int, device: torch.devi
 
 @torch.no_grad()
 def scores(net: LiftNet, views: Views, n_cells: int, device: torch.device, n_targets: int = 4) -> dict[str, float]:
-    """Of the validation set, over white: novel views at half of their size, beside copies of the picture."""
+    """Of the validation set, over white: novel views from all around (the first third that make_views.py makes are from
+    in front, like the picture) at half of their size, beside copies of the picture."""
     size = views.rgba.shape[2] // 2
     places = pixel_places(size).to(device)
     found: dict[str, list[float]] = {"psnr": [], "copy": [], "iou": [], "copy_iou": [], "elevation": [], "fov": []}
@@ -188,8 +203,7 @@ def scores(net: LiftNet, views: Views, n_cells: int, device: torch.device, n_tar
         white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
         small = interpolate(torch.cat([white, rgba[..., 3:]], -1).permute(0, 3, 1, 2), scale_factor=0.5, mode="area")
         small = small.permute(0, 2, 3, 1).flatten(1, 2)
-        step = max((len(poses) - 1) // n_targets, 1)
-        for v in range(1, len(poses), step)[:n_targets]:
+        for v in np.linspace(len(poses) // 3, len(poses) - 1, n_targets).astype(int).tolist():
             c2w = orbiting(poses[v : v + 1, 0] - poses[0, 0], poses[v : v + 1, 1], poses[v : v + 1, 3])
             seen = lifted.volume.look(*pixel_rays(c2w, poses[v : v + 1, 2], places[None]), 64)
             picture = seen.rgb[0] + 1 - seen.opacity[0][:, None]
