@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from nerfkit.terminal import INTERRUPTED, print_table, say, track, track_named
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nerfkit.config import Config
     from nerfkit.lift.framing import Framing
     from nerfkit.lift.guide import Term
@@ -37,25 +40,31 @@ def lift(words: list[str]) -> int:
     arguments = parse(Lift, "lift", words)
     out = arguments.out or Path("runs") / arguments.photo.stem
     given = [_split_view(text) for text in arguments.view]
-    from nerfkit.lift.lift import WEIGHTS, Sizes, begin, load_prior, understood, warm_model
-    from nerfkit.lift.sheet import sheet, write_picture
-    from nerfkit.run import check_free
-    from nerfkit.session import interruptible
+    with ThreadPoolExecutor() as meanwhile:  # half of the time until the first preview is spent on importing torch
+        cut_out = meanwhile.submit(_cut_out, arguments.photo, arguments.mask, arguments.matte)
+        from nerfkit.lift.sheet import glimpses_of, sheet, write_picture
+        from nerfkit.lift.understand import WEIGHTS, load_prior, understood
+        from nerfkit.run import check_free
 
-    check_free(out)
-    net = load_prior(arguments.prior or WEIGHTS)
-    photo = _framed(arguments.photo, arguments, net)
+        check_free(out)
+        net = load_prior(arguments.prior or WEIGHTS)
+        photo = _framed(*cut_out.result(), arguments, net)
     others = [_given(path, azimuth, arguments, photo) for path, azimuth in given]
     config = _config(arguments.config, arguments.fast, arguments.seed)
-    lifted = understood(net, photo)
     terms = _terms(arguments, photo)
+    lifted = understood(net, photo)
+    preview = write_picture(out / "preview.png", sheet(photo, glimpses_of(lifted.volume, photo)))
+    say(f"{preview}: what the prior makes of it, after {time.monotonic() - started:.1f} s")
+    from nerfkit.lift.lift import begin, warm_model
+    from nerfkit.lift.looks import views_of
+    from nerfkit.lift.settings import Sizes
+    from nerfkit.session import interruptible
+
     with interruptible():
-        preview = write_picture(out / "preview.png", sheet(photo, lifted.volume))
-        say(f"{preview}: what the prior makes of it, after {time.monotonic() - started:.1f} s")
         run, scene = begin(photo, lifted, others, Sizes(), config, out, ["nerfkit", "lift", *words])
         model = warm_model(scene, config, lifted.volume)
         stopped = _learn(run, scene, model, photo, terms, preview)
-        write_picture(preview, sheet(photo, model))
+        write_picture(preview, sheet(photo, views_of(model, photo)))
         if stopped:
             say(f"stopped; {run.path} is as far as it came")
             print(run.path)
@@ -76,21 +85,21 @@ def _split_view(text: str) -> tuple[Path, float]:
         raise UsageError(f"--view {text}: expected a file and degrees to the right, such as back.png:180") from None
 
 
-def _framed(path: Path, arguments: Lift, net: LiftNet) -> Framing:
+def _framed(rgb: np.ndarray, alpha: np.ndarray, arguments: Lift, net: LiftNet) -> Framing:
     """The object of the photo, and its camera."""
-    from nerfkit.lift.lift import guessed
+    from nerfkit.lift.framing import framed
+    from nerfkit.lift.understand import guessed
 
     known = {"elevation": arguments.elevation, "fov": arguments.fov}
-    framing = guessed(net, _cut_out(path, arguments.mask, arguments.matte), **known)
+    framing = guessed(net, framed(rgb, alpha), **known)
     for name, value in known.items():
         found = getattr(framing, name)
         say(f"{name} {found:.0f} degrees" + (f", guessed; --{name} says otherwise" if value is None else ""))
     return framing
 
 
-def _cut_out(path: Path, mask: Path | None, network: Path | None) -> Framing:
-    """The object of a picture, cut out."""
-    from nerfkit.lift.framing import framed
+def _cut_out(path: Path, mask: Path | None, network: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """A picture, (h, w, 3) of 8 bits, and which of it is the object, (h, w)."""
     from nerfkit.lift.matte import check_matte, matte, onnx_matte
     from nerfkit.lift.photo import read_mask, read_photo
 
@@ -104,19 +113,20 @@ def _cut_out(path: Path, mask: Path | None, network: Path | None) -> Framing:
     else:
         alpha = matte(photo.rgb) if network is None else onnx_matte(photo.rgb, network)
         say("told the object from its ground; --mask says where it is, if that went wrong")
-    return framed(photo.rgb, alpha)
+    return photo.rgb, alpha
 
 
 def _given(path: Path, azimuth: float, arguments: Lift, photo: Framing) -> Given:
     """A further picture; it is taken to be from the height of the photo."""
+    from nerfkit.lift.framing import framed
     from nerfkit.lift.scene import Given
 
-    return Given(_cut_out(path, None, arguments.matte).looking(photo.elevation, photo.fov), azimuth)
+    return Given(framed(*_cut_out(path, None, arguments.matte)).looking(photo.elevation, photo.fov), azimuth)
 
 
 def _config(path: Path | None, fast: bool, seed: int) -> Config:
     from nerfkit.config import load_preset
-    from nerfkit.lift.lift import CONFIG, FAST_STEPS
+    from nerfkit.lift.settings import CONFIG, FAST_STEPS
 
     config = CONFIG if path is None else load_preset(path)
     steps = min(FAST_STEPS, config.train.steps or FAST_STEPS) if fast else config.train.steps
@@ -126,11 +136,14 @@ def _config(path: Path | None, fast: bool, seed: int) -> Config:
 def _terms(arguments: Lift, photo: Framing) -> list[Term]:
     """What takes part in the training beside the scene's pixels, from the priors that were asked for."""
     from nerfkit.arguments import UsageError
-    from nerfkit.lift.adapters import StableDiffusion, Zero123, depth_of, features_of, is_zero123
-    from nerfkit.lift.lift import terms_of
 
     if arguments.clip is not None and arguments.diffusion is None:
         raise UsageError("--clip: guides what --diffusion draws; give that, too")
+    if arguments.depth is None and arguments.diffusion is None:
+        return []
+    from nerfkit.lift.adapters import StableDiffusion, Zero123, depth_of, features_of, is_zero123
+    from nerfkit.lift.lift import terms_of
+
     hub, prior = arguments.hub, None
     if arguments.diffusion is not None and is_zero123(arguments.diffusion):
         prior = Zero123(arguments.diffusion, photo, hub)
@@ -144,6 +157,7 @@ def _terms(arguments: Lift, photo: Framing) -> list[Term]:
 def _learn(run: Run, scene: Scene, model: Model, photo: Framing, terms: list[Term], preview: Path) -> bool:
     """Teach the field, with a preview now and then. Whether somebody said stop."""
     from nerfkit.lift.lift import lift as learn
+    from nerfkit.lift.looks import views_of
     from nerfkit.lift.sheet import sheet, write_picture
     from nerfkit.session import train_until_done
 
@@ -153,7 +167,7 @@ def _learn(run: Run, scene: Scene, model: Model, photo: Framing, terms: list[Ter
         nonlocal shown
         for report in learn(run, scene, model, terms):
             if time.monotonic() - shown > _PREVIEW_EVERY:
-                write_picture(preview, sheet(photo, model))
+                write_picture(preview, sheet(photo, views_of(model, photo)))
                 shown = time.monotonic()
             yield report
 
@@ -162,7 +176,8 @@ def _learn(run: Run, scene: Scene, model: Model, photo: Framing, terms: list[Ter
 
 def _finish(run: Run, model: Model, photo: Framing, arguments: Lift) -> None:
     """Film, mesh, the map of what was seen, and the figures of the reference view."""
-    from nerfkit.lift.sheet import reference_scores, seen_sheet, write_picture
+    from nerfkit.lift.looks import reference_scores, seen_sheet
+    from nerfkit.lift.sheet import write_picture
     from nerfkit.report import write_report
 
     found = reference_scores(model, photo)
@@ -219,8 +234,8 @@ def lift_bench(words: list[str]) -> int:
         raise UsageError("--answers: expected a name and a folder, such as theirs=pictures/")
     from nerfkit.lift.bench import objects_in
     from nerfkit.lift.distances import distance_of
-    from nerfkit.lift.lift import WEIGHTS, load_prior
     from nerfkit.lift.measure import Rows, Way, answered_rows, lifted_rows, trivial_rows
+    from nerfkit.lift.understand import WEIGHTS, load_prior
     from nerfkit.provenance import digest
 
     objects, rows = objects_in(arguments.objects)[:: arguments.every], Rows.open(arguments.rows, arguments.objects)

@@ -40,6 +40,7 @@ def write_report(run: Run, view_fn: ViewFn | None = None, rig: Rig | None = None
     sections = [
         _header(run, metrics, records),
         _tiles(metrics, records),
+        section("From one picture", _lifted(run)),
         section("Held-out views", _views(picked, kept)),
         section("Detail and alignment", _detail(picked, kept, metrics) + _offsets(records)),
         section("Where the sampler looks", _looks(picked, kept, metrics.get("cells"))),
@@ -101,6 +102,25 @@ def _tiles(metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
     reason = metrics.get("lpips_reason")
     note = f'<p class="note">No LPIPS: {escape(reason)}.</p>' if reason else ""
     return f'<div class="tiles">{"".join(cells)}</div>\n{note}'
+
+
+def _lifted(run: Run) -> str:
+    """What `nerfkit lift` made, and which of it the picture showed."""
+    if not (run.path / "lift.json").exists():
+        return ""
+    found = run.read_json("lift.json")
+    camera = f"elevation {found['elevation']:.0f}°, through {found['fov']:.0f}°"
+    said = {
+        "preview.png": ("The picture, and views from all around", f"{found['psnr']:.1f} dB  ·  {camera}"),
+        "renders/seen.png": ("What was guessed", "laid over with a colour"),
+    }
+    cards = [
+        f'<figure class="card"><figcaption><b>{title}</b><span>{escape(facts)}</span></figcaption>'
+        f'<img src="{file}" alt="{title}" style="display:block;max-width:100%"/></figure>'
+        for file, (title, facts) in said.items()
+        if (run.path / file).exists()
+    ]
+    return f'<div class="views">{"".join(cards)}</div>'
 
 
 def _views(picked: dict[str, dict[str, Any]], kept: dict[str, Any]) -> str:

@@ -15,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from lift_prior import procedural  # noqa: E402
 from lift_prior.furniture import N_TEST, N_VALIDATION, Entry, split  # noqa: E402
+from lift_prior.lite0 import Lite0  # noqa: E402
 from lift_prior.make_views import make  # noqa: E402
 from lift_prior.mesh import Mesh  # noqa: E402
-from lift_prior.train import Training, Views, chosen, example, loss_of  # noqa: E402
+from lift_prior.train import Training, Views, chosen, example, loss_of, unlike_views  # noqa: E402
 from lift_prior.views import Light, Stage  # noqa: E402
 
 from nerfkit.lift.scene import pose_of  # noqa: E402
+from nerfkit.lift.volume import Volume, orbiting, pixel_places, pixel_rays  # noqa: E402
 
 
 def entry(name: str, library: str, family: str, depth: float = 50.0) -> Entry:
@@ -108,11 +110,40 @@ def test_views_are_not_made_again_and_training_goes_on(tmp_path):
         for name in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(training.optimizer.state[one][name], again.optimizer.state[other][name])
     training.ship({"score": "none"})
-    from nerfkit.lift.lift import load_prior
+    from nerfkit.lift.understand import load_prior
 
     shipped = load_prior(tmp_path / "out" / "prior.safetensors")
     for name, value in shipped.state_dict().items():
         assert torch.equal(value, training.average[name].half().float())
+
+
+def test_what_looks_alike_is_less_unlike():
+    """A network that has learnt nothing sees that, too; what it says has a gradient, and none of its weights."""
+    torch.manual_seed(0)
+    eye = Lite0().eval().requires_grad_(False)
+    a = torch.rand(1, 3, 32, 32)
+    assert eye.looks(a)[0].shape[-2:] == (32, 32)
+    near, far = (a + 0.02 * torch.randn_like(a)).detach().requires_grad_(), torch.rand(1, 3, 32, 32)
+    found = eye.unlike(a, near)
+    assert float(eye.unlike(a, a)) == 0.0
+    assert 0 < float(found.detach()) < float(eye.unlike(a, far))
+    found.backward()
+    assert float(near.grad.abs().sum()) > 0
+
+
+def test_a_whole_view_is_looked_at_from_where_it_was_taken():
+    torch.manual_seed(0)
+    eye = Lite0().eval().requires_grad_(False)
+    sigmas, rgbs = torch.zeros(1, 16, 16, 16), torch.rand(1, 3, 16, 16, 16)
+    sigmas[:, 4:8, 6:12, 2:9] = 50.0
+    volume = Volume(sigmas, rgbs)
+    cameras = torch.tensor([[0.7, 0.3, 0.7, 3.0]])
+    rays = pixel_rays(orbiting(*cameras.T[[0, 1, 3]]), cameras[:, 2], pixel_places(32)[None])
+    seen = volume.look(*rays, 200)
+    view = torch.cat([seen.rgb, seen.opacity[..., None]], -1).transpose(1, 2).unflatten(2, (32, 32))
+    right = float(unlike_views(eye, volume, cameras, view))
+    wrong = float(unlike_views(eye, volume, cameras * torch.tensor([-1.0, 1, 1, 1]), view))
+    assert right < 0.5 * wrong
 
 
 def test_views_are_learnt_from_evenly_around_a_picture_from_in_front():

@@ -16,12 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from nerfkit.evaluate import ssim
-from nerfkit.lift.photo import LiftError
+from nerfkit.lift.photo import LiftError, Rgba, over_white
 
-Rgba = UInt8[np.ndarray, "h w 4"]
 _BLACK = 1e-10
 
 
@@ -90,12 +89,6 @@ def read_rgba(path: Path) -> Rgba:
     if found.shape[2] == 3:
         found = np.dstack([found, np.full(found.shape[:2], 255, np.uint8)])
     return cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA)
-
-
-def over_white(rgba: Rgba) -> Float[np.ndarray, "h w 3"]:
-    """In [0, 1], as 8 bits have it."""
-    alpha = rgba[..., 3:].astype(np.float64) / 255
-    return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)) / 255
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nerfkit.lift.bench import Rgba, over_white
 from nerfkit.lift.onnx import PictureNet
+from nerfkit.lift.photo import Rgba, over_white
 
 _SIDE = 224
 

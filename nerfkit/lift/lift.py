@@ -5,24 +5,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import max_pool3d
 
-from nerfkit.config import Config, FieldConfig, SamplerConfig, TrainConfig
-from nerfkit.fields.mlp import network_dtype
+from nerfkit.config import Config
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guidance import Alike, Diffusion, Features
 from nerfkit.lift.guide import Depth, Guide, Guided, Term
-from nerfkit.lift.photo import LiftError
-from nerfkit.lift.prior import Lifted, LiftNet
+from nerfkit.lift.prior import Lifted
 from nerfkit.lift.scene import Given, write_scene
+from nerfkit.lift.settings import ALIKE, GUIDANCE, RANKING, Sizes
 from nerfkit.lift.volume import Volume
 from nerfkit.render import Model
 from nerfkit.run import Run, check_free
@@ -33,65 +29,8 @@ from nerfkit.scene.scene import Scene
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report
 
-WEIGHTS = Path(__file__).with_name("prior.safetensors")
 SCENE = "scene"
 """Where in its run a picture's scene lies."""
-CONFIG = Config(
-    field=FieldConfig(log2_table_size=15, finest_resolution=256),
-    sampler=SamplerConfig(resolution=64, n_steps=192, warmup_steps=64),
-    train=TrainConfig(steps=1500, samples_per_step=16384, distortion=0.01),
-)
-FAST_STEPS = 400
-"""With --fast."""
-CONTRAST, THRESHOLD = 2.0, 0.21
-"""What the prior's fog is made of, chosen on objects that neither it nor the bench has: fog has the better PSNR by a
-twentieth of a decibel, and to networks that see it looks as unlike the truth as a copy of the picture."""
-RANKING, GUIDANCE, ALIKE = 0.05, 1e-4, 50.0
-"""Weights of the order of depths, of a diffusion prior's pull, and within that of likeness to the photo."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Pixels a side."""
-
-    photo: int = 256
-    """As which the picture is learnt: a quarter of all pixels are its own."""
-    asked: int = 64
-    """Of what the prior is asked for."""
-
-
-def load_prior(path: Path = WEIGHTS, device: str = "cpu") -> LiftNet:
-    """The network of a file of weights. Raises LiftError where it is none, or one of another shape."""
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise LiftError(f"{path}: there are no such weights; tools/lift_prior/train.py makes some") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise LiftError(f"{path}: holds no weights that can be read ({error})") from None
-    net = LiftNet()
-    try:
-        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError:
-        raise LiftError(f"{path}: holds weights of another network, perhaps of another version of nerfkit") from None
-    return net.to(device).eval()
-
-
-@torch.no_grad()
-def understood(net: LiftNet, framing: Framing) -> Lifted:
-    """What the prior makes of a picture."""
-    device = next(net.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=network_dtype(device.type) is not torch.float32):
-        lifted = net(framing.seen().to(device), framing.camera.to(device))
-    return replace(lifted, volume=lifted.volume.decided(CONTRAST, THRESHOLD))
-
-
-def guessed(net: LiftNet, framing: Framing, elevation: float | None, fov: float | None) -> Framing:
-    """The picture at the elevation and through the angle that are given, or else guessed, in degrees."""
-    guess = understood(net, framing).camera[0].rad2deg().tolist()
-    return framing.looking(
-        min(max(guess[0], -25.0), 85.0) if elevation is None else elevation,
-        min(max(guess[1], 20.0), 70.0) if fov is None else fov,
-    )
 
 
 def begin(

@@ -7,6 +7,7 @@ is. A network that mattes better can be given as an ONNX file.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -34,7 +35,8 @@ def matte(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
     height, width = rgb.shape[:2]
     scale = min(_COARSE / max(height, width), 1.0)
     small = cv2.resize(rgb, (max(round(width * scale), 8), max(round(height * scale), 8)), interpolation=cv2.INTER_AREA)
-    guesses = [_cut(small, guess) for guess in (_differs(small), _central(small.shape[:2]))]
+    with ThreadPoolExecutor() as both:
+        guesses = list(both.map(lambda guess: _cut(small, guess), (_differs(small), _central(small.shape[:2]))))
     found = max(guesses, key=lambda guess: _stands_out(small, guess))
     alpha = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     radius = max(round(1.5 / scale), 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 import time
@@ -19,14 +18,16 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.meshes import Solid
 from nerfkit.lattice import ExportError
-from nerfkit.lift.bench import Object, Pose, Rgba, near_surface, over_white, read_rgba, rows_of, scored
+from nerfkit.lift.bench import Object, Pose, near_surface, psnr, read_rgba, rows_of, scored
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.lift import Sizes, begin, guessed, lift, terms_of, understood, warm_model
-from nerfkit.lift.photo import LiftError
+from nerfkit.lift.lift import begin, lift, terms_of, warm_model
+from nerfkit.lift.looks import straight
+from nerfkit.lift.photo import LiftError, Rgba, over_white
 from nerfkit.lift.prior import LiftNet
 from nerfkit.lift.scene import cameras_at, picture_of, turntable
-from nerfkit.lift.sheet import straight
+from nerfkit.lift.settings import Sizes
 from nerfkit.lift.trivial import TRIVIAL
+from nerfkit.lift.understand import guessed, understood
 from nerfkit.lift.volume import Volume
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
@@ -42,6 +43,7 @@ _COLUMNS = (
     "features",
     "f0.1",
     "chamfer",
+    "mesh_loss",
     "photo_psnr",
     "photo_iou",
     "seconds",
@@ -224,13 +226,14 @@ def _of_mesh(one: Object, model: Model, renders: bool) -> Row:
         points, _ = trimesh.sample.sample_surface(solid, _POINTS, seed=0)
         found |= near_surface(np.asarray(points), surface)
     if renders:
-        found["mesh_psnr"] = float(np.mean([_mesh_psnr(one, solid, model, view) for view in one.ring[::5]]))
+        found["mesh_loss"] = float(np.mean([_mesh_loss(one, solid, model, view) for view in one.ring[::5]]))
     return found
 
 
-def _mesh_psnr(one: Object, solid: Any, model: Model, view: int) -> float:
-    """A render of the mesh against one of the field, dB."""
-    pose, size = one.views[view], one.truth(view).shape[0]
+def _mesh_loss(one: Object, solid: Any, model: Model, view: int) -> float:
+    """How much less like the truth a render of the mesh is than one of the field, dB."""
+    pose, truth = one.views[view], over_white(one.truth(view))
+    size = truth.shape[0]
     field = over_white(_model_answer(model)(pose, size))
     camera = cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size)
     fine = camera.scaled(2)
@@ -240,4 +243,4 @@ def _mesh_psnr(one: Object, solid: Any, model: Model, view: int) -> float:
     colors = torch.from_numpy(np.asarray(solid.visual.vertex_colors)[:, :3]).float() / 255
     seen = (colors[faces[face.long().clamp(min=0)]] * weights[..., None]).sum(1)
     picture = torch.where(face[:, None] >= 0, seen, 1.0).view(size, 2, size, 2, 3).mean((1, 3)).numpy()
-    return -10 * math.log10(max(float(np.square(picture - field).mean()), 1e-10))
+    return psnr(field, truth) - psnr(picture, truth)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from nerfkit.foreign import opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Rgba = UInt8[np.ndarray, "h w 4"]
+"""Straight: colours are not multiplied by alpha."""
 _LEAST_SIDE = 32
 LARGEST_SIDE = 1024
 """Pixels; larger pictures are reduced."""
@@ -89,3 +91,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     if abs(wide / high - 1) > 0.02:
         raise LiftError(f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, of another shape than the picture")
     return np.asarray(fromarray(found).resize(size, Resampling.BILINEAR))
+
+
+def over_white(rgba: Rgba) -> Float[np.ndarray, "h w 3"]:
+    """In [0, 1], as 8 bits have it."""
+    alpha = rgba[..., 3:].astype(np.float64) / 255
+    return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)) / 255

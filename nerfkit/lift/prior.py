@@ -111,19 +111,27 @@ class LiftNet(nn.Module):
         """Volumes of pictures (straight colour, alpha, [0, 1]) taken from ``camera``: elevation and field of view in
         radians, distance from the middle of the cube. They have twice ``n_cells`` cells a side."""
         alpha = rgba[:, 3:]
-        shown = torch.cat([rgba[:, :3] * alpha + 0.5 * (1 - alpha), alpha], 1) * 2 - 1
-        flat, coarsest = self.flat(self.stem(shown))
-        code = self.code(coarsest)
+        flat, code = self._looked(rgba)
         surface = self.surface(silu(flat)).float()
         depth = torch.tanh(surface[:, 0])
         normals = surface[:, 1:] / surface[:, 1:].norm(dim=1, keepdim=True).clamp(min=1e-6)
         x = self.into(self._placed(self.points(flat), depth, alpha, camera, n_cells))
         x = x + self.told(torch.cat([code, camera[:, :2]], 1))[:, :, None, None, None]
         x, _ = self.deep(x.contiguous(memory_format=torch.channels_last_3d))
-        return Lifted(self._volume(x, rgba, camera), depth, normals, self.guess(code))
+        return Lifted(self._volume(x, rgba, camera), depth, normals, self._guess(code))
 
-    def guess(self, code: Float[Tensor, "b c"]) -> Float[Tensor, "b 2"]:
-        """Elevation and field of view from what was seen."""
+    def whence(self, rgba: Float[Tensor, "b 4 s s"]) -> Float[Tensor, "b 2"]:
+        """`Lifted.camera` alone, which asks for no volume."""
+        return self._guess(self._looked(rgba)[1])
+
+    def _looked(self, rgba: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen at each pixel, and all in all."""
+        alpha = rgba[:, 3:]
+        shown = torch.cat([rgba[:, :3] * alpha + 0.5 * (1 - alpha), alpha], 1) * 2 - 1
+        flat, coarsest = self.flat(self.stem(shown))
+        return flat, self.code(coarsest)
+
+    def _guess(self, code: Tensor) -> Tensor:
         return self.camera(code).float() * 0.3 + torch.tensor([math.radians(20), math.radians(40)], device=code.device)
 
     def _placed(self, flat: Tensor, depth: Tensor, alpha: Tensor, camera: Tensor, n: int) -> Tensor:

@@ -55,6 +55,16 @@ class Volume:
         odds = (odds * (1 - threshold) / threshold) ** contrast
         return Volume(torch.log1p(odds) / side, self.rgbs)
 
+    def mirrored(self) -> Volume:
+        """What the mirrored picture shows."""
+        return Volume(self.sigmas.flip(3), self.rgbs.flip(4))
+
+    def agreed(self, other: Volume) -> Volume:
+        """The mean of two opinions: of the logarithms of the odds of opacities, and of colours."""
+        side = 2.0 / self.sigmas.shape[-1]
+        odds = [torch.expm1(one.sigmas * side).clamp(min=1e-7) for one in (self, other)]
+        return Volume(torch.log1p((odds[0] * odds[1]).sqrt()) / side, (self.rgbs + other.rgbs) / 2)
+
     def look(
         self, rays_o: Float[Tensor, "b n 3"], rays_d: Float[Tensor, "b n 3"], n_samples: int = 64, jitter: float = 0.5
     ) -> Seen:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,10 +19,12 @@ from nerfkit.cli import main
 from nerfkit.lattice import ExportError
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
-from nerfkit.lift.lift import CONFIG, Sizes, begin, load_prior, understood, warm_model
+from nerfkit.lift.lift import begin, warm_model
+from nerfkit.lift.looks import reference_scores, seen_share
 from nerfkit.lift.photo import LiftError
 from nerfkit.lift.scene import Given, around, cameras_at
-from nerfkit.lift.sheet import reference_scores, seen_share
+from nerfkit.lift.settings import CONFIG, Sizes
+from nerfkit.lift.understand import load_prior, understood
 from nerfkit.lift.volume import Volume
 from nerfkit.render import load_model
 from nerfkit.run import Run
@@ -75,6 +79,8 @@ def test_the_photo_is_learnt_and_the_mesh_is_closed(lifted):
     assert trimesh.load(lifted / "exports" / "object.glb", force="mesh", process=True).is_watertight
     for name in ("preview.png", "renders/seen.png", "report.html"):
         assert (lifted / name).stat().st_size > 1000
+    page = (lifted / "report.html").read_text()
+    assert 'src="preview.png"' in page and 'src="renders/seen.png"' in page
 
 
 def test_what_the_photo_shows_is_seen_and_the_back_is_guessed(lifted):
@@ -147,6 +153,19 @@ def test_what_cannot_be_done_is_a_sentence_and_nothing_is_written(words, code, s
     assert found == code
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_preview_waits_for_nothing_that_trains():
+    said = "import sys, nerfkit.lift.sheet, nerfkit.lift.understand; print('warp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_guess_asks_for_no_volume(weights):
+    net = load_prior(weights)
+    rgba = torch.rand(2, 4, 128, 128)
+    with torch.no_grad():
+        found = net(rgba, torch.tensor([[0.3, 0.7, 3.0]] * 2), 8).camera
+        assert torch.equal(net.whence(rgba), found)
 
 
 def test_weights_of_another_network_are_a_sentence(tmp_path, weights):

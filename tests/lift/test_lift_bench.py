@@ -15,12 +15,12 @@ from test_lift import QUICK
 
 from nerfkit.cli import main
 from nerfkit.kernels.meshes import Solid
-from nerfkit.lift.bench import Object, near_surface, objects_in, over_white, read_rgba, scored
+from nerfkit.lift.bench import Object, near_surface, objects_in, read_rgba, scored
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.lift import WEIGHTS, load_prior, understood
-from nerfkit.lift.photo import LiftError
+from nerfkit.lift.photo import LiftError, over_white
 from nerfkit.lift.scene import picture_of, pose_of
 from nerfkit.lift.trivial import TRIVIAL, billboard, copied, true_depth, white
+from nerfkit.lift.understand import WEIGHTS, load_prior, understood
 
 SIZE = 32
 
@@ -121,7 +121,7 @@ def test_rows_are_kept_and_not_made_again(objects, tmp_path, capsys):
     assert [row["method"] for row in rows][:5] == list(TRIVIAL)
     mine = rows[-1]
     assert mine["watertight"]
-    assert {"psnr", "iou", "photo_psnr", "beyond_psnr", "f0.1", "seconds", "mesh_psnr"} <= mine.keys()
+    assert {"psnr", "iou", "photo_psnr", "beyond_psnr", "f0.1", "seconds", "mesh_loss"} <= mine.keys()
     assert "copy" in capsys.readouterr().out
     assert main(words) == 0
     assert (tmp_path / "rows.jsonl").read_text() == first

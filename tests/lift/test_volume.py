@@ -47,6 +47,27 @@ def test_a_ray_sees_what_an_integral_by_hand_says(volume):
     assert float(seen.depth) == pytest.approx(depth, abs=1e-3)
 
 
+def test_a_mirrored_volume_shows_the_mirrored_picture(volume):
+    places = pixel_places(8)
+    c2w = orbiting(torch.zeros(1), torch.tensor([0.3]), torch.tensor([3.0]))
+    seen, mirrored = (
+        one.look(*pixel_rays(c2w, torch.tensor([0.7]), places[None])).rgb.view(8, 8, 3)
+        for one in (volume, volume.mirrored())
+    )
+    assert torch.allclose(mirrored, seen.flip(1), atol=1e-5)
+    assert not torch.allclose(mirrored, seen, atol=1e-2)
+
+
+def test_opinions_agree_on_the_mean_of_log_odds(volume):
+    assert torch.allclose(volume.agreed(volume).sigmas, volume.sigmas, rtol=1e-3, atol=1e-4)
+    other = Volume(volume.sigmas.flip(1), 1 - volume.rgbs)
+    both = volume.agreed(other)
+    opacity = [1 - torch.exp(-one.sigmas * 2 / 16) for one in (volume, other, both)]
+    logit = [torch.logit(one.double()) for one in opacity]
+    assert torch.allclose(logit[2], (logit[0] + logit[1]) / 2, atol=1e-2)
+    assert torch.allclose(both.rgbs, torch.full_like(both.rgbs, 0.5))
+
+
 def test_rays_that_miss_the_ball_see_nothing(volume):
     seen = volume.look(torch.tensor([[[0.0, 1.5, 3.0]]]), torch.tensor([[[0.0, 0.0, -1.0]]]))
     assert float(seen.opacity) == 0.0

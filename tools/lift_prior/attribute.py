@@ -1,6 +1,6 @@
 """Who made what the prior of `nerfkit lift` learnt from: writes nerfkit/lift/ATTRIBUTION.md.
 
-python tools/lift_prior/attribute.py /usr/share/sweethome3d/furniture
+PYTHONPATH=tools python -m lift_prior.attribute /usr/share/sweethome3d/furniture
 """
 
 from __future__ import annotations

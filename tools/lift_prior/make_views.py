@@ -1,6 +1,6 @@
 """Pictures for the prior of `nerfkit lift` to learn from: of furniture and of what is drawn by chance.
 
-    python tools/lift_prior/make_views.py OUT --furniture FOLDER [--drawn 1500] [--views 20] [--size 128]
+    PYTHONPATH=tools python -m lift_prior.make_views OUT --furniture FOLDER [--drawn 1500] [--views 20] [--size 128]
 
 FOLDER holds the libraries (.sh3f) of Debian's package sweethome3d-furniture, /usr/share/sweethome3d/furniture once it
 is installed. In OUT a set is a folder (train, validation) of arrays: rgba.npy (objects, views, size, size, 4) uint8

@@ -1,11 +1,13 @@
 """Train the prior of `nerfkit lift`: LiftNet, on the pictures of make_views.py.
 
-    python tools/lift_prior/train.py OUT VIEWS --minutes 60 [--cells 16] [--rate 1e-3] [--cool]
+    PYTHONPATH=tools python -m lift_prior.train OUT VIEWS --minutes 60 [--cells 16] [--rate 1e-3] [--cool]
+        [--look lite0.pth]
 
 Training goes on from what is in OUT (`last.safetensors` with moments and averages, `log.jsonl`); few cells a side
 first, 32 at the end, is how few processors come furthest. ``--cool`` lets the rate fall to nothing over these minutes.
-What is shipped, the moving average in half precision, is written to OUT/prior.safetensors after each look at the
-validation set.
+What is right pixel by pixel is a blur of all that may be: with ``--look``, views are also to look right to a network
+that has seen many pictures (lite0.py says whence). What is shipped, the moving average in half precision, is written to
+OUT/prior.safetensors after each look at the validation set.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lift_prior.lite0 import Lite0
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpolate
@@ -27,7 +30,7 @@ from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpo
 from nerfkit.aside import file_aside
 from nerfkit.lift.bench import psnr
 from nerfkit.lift.prior import CELLS, LiftNet
-from nerfkit.lift.volume import orbiting, pixel_places, pixel_rays
+from nerfkit.lift.volume import Volume, orbiting, pixel_places, pixel_rays
 
 _BATCH, _TARGETS, _RAYS, _SAMPLES = 8, 5, 256, 40
 """Objects of a step, views of each (the first is the picture itself), rays of each, samples of each."""
@@ -35,6 +38,8 @@ _WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
 _LOOK = 300.0
 """Seconds between looks at the validation set."""
 _SHARES = {"train": 0.6, "drawn": 0.4}
+_LOOKED, _LOOK_SAMPLES, _LOOK_WEIGHT = 3, 48, 0.1
+"""Objects of a step of which a whole view is looked at, samples of its rays, what that counts beside pixels."""
 _IN_FRONT = 0.5
 """Share of pictures that are chosen among those from in front."""
 
@@ -77,6 +82,10 @@ class Example:
     opacity: Tensor
     distance: Tensor
     """(n,) 0 where unknown."""
+    other: Tensor
+    """(4,) azimuth, elevation, field of view, distance of another view."""
+    view: Tensor
+    """(4, s / 2, s / 2) of it, colour times alpha."""
 
 
 def example(views: Views, chance: np.random.Generator) -> Example:
@@ -112,9 +121,11 @@ def example(views: Views, chance: np.random.Generator) -> Example:
     cos = (rays_d * c2w[:, None, :, 2]).sum(-1)
     parts = [rays_o, rays_d, found[..., :3], found[..., 3], z / cos]
     camera = torch.stack([poses[0, 1], poses[0, 2], poses[0, 3]])
-    return Example(
-        rgba[0].permute(2, 0, 1), camera, depth[0], normal.permute(2, 0, 1), *(p.flatten(0, 1) for p in parts)
-    )
+    other = torch.cat([azimuth[1:2], poses[1, 1:]])
+    shown = torch.cat([rgba[1, ..., :3] * rgba[1, ..., 3:], rgba[1, ..., 3:]], -1).permute(2, 0, 1)
+    small = interpolate(shown[None], scale_factor=0.5, mode="area")[0]
+    rays = (p.flatten(0, 1) for p in parts)
+    return Example(rgba[0].permute(2, 0, 1), camera, depth[0], normal.permute(2, 0, 1), *rays, other, small)
 
 
 def chosen(azimuth: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -149,7 +160,9 @@ def _pixels(alpha: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]
     return torch.from_numpy(rows), torch.from_numpy(columns)
 
 
-def loss_of(net: LiftNet, batch: list[Example], n_cells: int, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+def loss_of(
+    net: LiftNet, batch: list[Example], n_cells: int, device: torch.device, eye: Lite0 | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """What is made small, and its parts."""
 
     def stacked(name: str) -> Tensor:
@@ -179,10 +192,24 @@ def loss_of(net: LiftNet, batch: list[Example], n_cells: int, device: torch.devi
         "normals": 0.02 * turned.sum() / there.sum().clamp(min=1),
         "camera": 0.2 * (lifted.camera - camera[:, :2]).square().mean(),
     }
+    if eye is not None:
+        parts["look"] = _LOOK_WEIGHT * unlike_views(eye, lifted.volume, stacked("other"), stacked("view"))
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(value.detach()) for name, value in parts.items()} | {
         "mse": float(error.detach().square().mean())
     }
+
+
+def unlike_views(eye: Lite0, volumes: Volume, cameras: Tensor, views: Tensor) -> Tensor:
+    """How unlike the truth whole views of the first few volumes look, before grounds of any colour."""
+    n, size = min(_LOOKED, len(cameras)), views.shape[-1]
+    some, (azimuth, elevation, fov, distance) = Volume(volumes.sigmas[:n], volumes.rgbs[:n]), cameras[:n].T
+    c2w = orbiting(azimuth, elevation, distance)
+    seen = some.look(*pixel_rays(c2w, fov, pixel_places(size).to(cameras).expand(n, -1, -1)), _LOOK_SAMPLES, -1.0)
+    behind = torch.rand(n, 3, 1, 1, device=views.device)
+    mine = torch.cat([seen.rgb, seen.opacity[..., None]], -1).transpose(1, 2).unflatten(2, (size, size))
+    a, b = (x[:, :3] + behind * (1 - x[:, 3:]) for x in (mine, views[:n]))
+    return eye.unlike(a, b)
 
 
 @torch.no_grad()
@@ -289,12 +316,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=CELLS)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--cool", action="store_true")
+    parser.add_argument("--look", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
     sets = {name: Views.open(args.views / name) for name in (*_SHARES, "validation")}
     training = Training(args.out, device)
+    eye = None if args.look is None else Lite0.open(args.look).to(device)
     chance = np.random.default_rng(training.step)
     torch.manual_seed(training.step)
     started = looked = time.monotonic()
@@ -302,7 +331,8 @@ def main() -> None:
     n = 0
     while (share := (time.monotonic() - started) / (60 * args.minutes)) < 1:
         names = chance.choice(list(_SHARES), size=_BATCH, p=list(_SHARES.values()))
-        loss, parts = loss_of(training.net, [example(sets[name], chance) for name in names], args.cells, device)
+        batch = [example(sets[name], chance) for name in names]
+        loss, parts = loss_of(training.net, batch, args.cells, device, eye)
         training.learn(loss, args.rate * (1 - share if args.cool else 1.0))
         n += 1
         for name, value in parts.items():
@@ -323,6 +353,7 @@ def _report(training: Training, validation: Views, args: argparse.Namespace, par
         "cells": args.cells,
         "rate": args.rate,
         "cool": args.cool,
+        "looked": args.look is not None,
     }
     row |= {name: round(value, 5) for name, value in {**parts, **found}.items()}
     with (args.out / "log.jsonl").open("a") as file:
