@@ -38,7 +38,7 @@ _WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
 _LOOK = 300.0
 """Seconds between looks at the validation set."""
 _SHARES = {"train": 0.6, "drawn": 0.4}
-_LOOKED, _LOOK_SAMPLES, _LOOK_WEIGHT = 3, 48, 0.1
+_LOOKED, _LOOK_SAMPLES, _LOOK_WEIGHT = 4, 48, 0.2
 """Objects of a step of which a whole view is looked at, samples of its rays, what that counts beside pixels."""
 _IN_FRONT = 0.5
 """Share of pictures that are chosen among those from in front."""
