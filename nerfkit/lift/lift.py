@@ -41,7 +41,8 @@ def begin(
     aside = out.with_name(f".{out.name}.{SCENE}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        write_scene(aside, photo.scaled(sizes.photo), lifted.volume, sizes.asked, list(given))
+        side = min(max(photo.rgba.shape[0], sizes.photo[0]), sizes.photo[1])
+        write_scene(aside, photo.scaled(side), lifted.volume, sizes.asked, list(given))
         scene = load_scene(aside, config.data)
         splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
         frame = scene.frame.to_dict()

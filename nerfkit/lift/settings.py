@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from nerfkit.config import Config, FieldConfig, SamplerConfig, TrainConfig
 
 CONFIG = Config(
-    field=FieldConfig(log2_table_size=15, finest_resolution=256),
+    field=FieldConfig(log2_table_size=17, finest_resolution=512),
     sampler=SamplerConfig(resolution=64, n_steps=192, warmup_steps=64),
-    train=TrainConfig(steps=1500, samples_per_step=16384, distortion=0.01),
+    train=TrainConfig(steps=2500, samples_per_step=16384, distortion=0.01),
 )
 FAST_STEPS = 400
 """With --fast."""
@@ -21,7 +21,7 @@ RANKING, GUIDANCE, ALIKE = 0.05, 1e-4, 50.0
 class Sizes:
     """Pixels a side."""
 
-    photo: int = 256
-    """As which the picture is learnt: a quarter of all pixels are its own."""
+    photo: tuple[int, int] = (256, 512)
+    """As which the picture is learnt, at least and at most: a quarter to two thirds of all pixels are its own."""
     asked: int = 64
     """Of what the prior is asked for."""

@@ -40,13 +40,20 @@ def load_prior(path: Path = WEIGHTS, device: str = "cpu") -> LiftNet:
 
 
 @torch.no_grad()
-def understood(net: LiftNet, framing: Framing) -> Lifted:
-    """What the prior makes of a picture, and of its mirror image: their mean is a little nearer to the truth."""
+def understood(
+    net: LiftNet, framing: Framing, contrast: float = CONTRAST, threshold: float = THRESHOLD, mirrored: bool = True
+) -> Lifted:
+    """What the prior makes of a picture, and of its mirror image: their mean is a little nearer to the truth.
+
+    ``contrast`` and ``threshold`` are those of `Volume.decided`; 1 and 0.5 leave the fog as it is.
+    """
     device = next(net.parameters()).device
     seen, camera = framing.seen().to(device), framing.camera.to(device)
     with _fast(device):
-        lifted, mirrored = net(seen, camera), net(seen.flip(3), camera)
-    return replace(lifted, volume=lifted.volume.agreed(mirrored.volume.mirrored()).decided(CONTRAST, THRESHOLD))
+        lifted = net(seen, camera)
+        other = net(seen.flip(3), camera) if mirrored else None
+    volume = lifted.volume if other is None else lifted.volume.agreed(other.volume.mirrored())
+    return replace(lifted, volume=volume.decided(contrast, threshold))
 
 
 def _fast(device: torch.device) -> torch.autocast:
