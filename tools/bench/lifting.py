@@ -60,7 +60,7 @@ def _regular(**weights: float) -> Terms:
 PARTS = {
     "as it is": Part(),
     "fog left as it is": Part({"contrast": 1.0, "threshold": 0.5}),
-    "fog a little decided": Part({"contrast": 1.5, "threshold": 0.3}),
+    "fog more decided": Part({"contrast": 2.0, "threshold": 0.21}),
     "no mirror image": Part({"mirrored": False}),
     "no warm grid": Part(warm=False),
     "no distortion": Part(train={"distortion": 0.0}),
