@@ -19,8 +19,8 @@ from nerfkit.lift.prior import Lifted, LiftNet
 
 WEIGHTS = Path(__file__).with_name("prior.safetensors")
 CONTRAST, THRESHOLD = 1.5, 0.3
-"""What the prior's fog is made of, chosen on objects that neither it nor the bench has: left as it is, views are a tenth
-of a decibel nearer to the truth, and to networks that see them less like it."""
+"""What the prior's fog is made of, chosen on objects that neither it nor the bench has: left as it is, views are a
+tenth of a decibel nearer to the truth, and to networks that see them less like it."""
 
 
 def load_prior(path: Path = WEIGHTS, device: str = "cpu") -> LiftNet:
