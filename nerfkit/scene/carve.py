@@ -29,7 +29,7 @@ OPAQUE = 4
 FEW = 16
 """With fewer views than this, one alone may carve. Of many masks one is cut too tight, and all would suffer."""
 START = 16
-"""Cells along one side of the first, coarsest grid."""
+"""Cells along one side of the first, coarsest grid, at most, where the resolution can be halved so far."""
 
 _STRETCH = {"pinhole": 1.0, "opencv": 1.5, "opencv_fisheye": 2.0}
 """How much larger than in a pinhole a lens may draw a small thing."""
@@ -138,12 +138,13 @@ def carve(
     Index order [x, y, z]. True only for cells that lie in some view, and in more than a share ``least_seen`` of the
     views that see the best seen cell: what is hardly seen cannot be told, nor learnt. A view judges the
     cells that are wholly in its picture, with ``crop`` also what it has of those at the picture's edge. ``alphas`` are
-    silhouettes (`silhouette`), ``resolution`` is START times a power of two, ``margin`` a share of a picture's longer
-    side by which it may be off, beyond a pixel.
+    silhouettes (`silhouette`), ``margin`` a share of a picture's longer side by which it may be off, beyond a pixel.
     """
     views = _asked(len(cameras))
     agreeing = 1 if len(views) < FEW else 2
-    size = START
+    size = resolution
+    while size > START and size % 2 == 0:
+        size //= 2
     cells = torch.cartesian_prod(*[torch.arange(size)] * 3)
     while True:
         cell = side / size
@@ -170,8 +171,8 @@ def carve(
 def visual_hull(scene: Scene, resolution: int = 128, margin: float = 0.0) -> Bool[Tensor, "r r r"]:
     """Cells of the unit cube, index [x, y, z], that may hold a part of the object; from training views alone.
 
-    ``resolution`` is 16 times a power of two, ``margin`` a share of a picture's longer side by which silhouettes may be
-    off, beyond a pixel. All True for images without alpha, which say nothing about empty space.
+    ``margin`` is a share of a picture's longer side by which silhouettes may be off, beyond a pixel. All True for
+    images without alpha, which say nothing about empty space.
     """
     if not scene.has_alpha:
         return torch.ones((resolution,) * 3, dtype=torch.bool)

@@ -16,6 +16,7 @@ from ball_photo import ball
 from safetensors.torch import load_file, save_file
 
 from nerfkit.cli import main
+from nerfkit.config import load_preset
 from nerfkit.lattice import ExportError
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
@@ -196,16 +197,17 @@ def test_given_pictures_stand_where_they_were_taken(tmp_path, weights):
     assert np.array_equal(scene.images[other], back.scaled(scene.images[other].shape[0]).rgba)
 
 
-def test_the_grid_begins_where_the_prior_sees_something(tmp_path, weights):
+@pytest.mark.parametrize("config", [CONFIG, load_preset(Path(__file__).parents[2] / "configs" / "lift.toml")])
+def test_the_grid_begins_where_the_prior_sees_something(tmp_path, weights, config):
     rgb, inside = ball()
     photo = framed(rgb, 255 * inside.astype(np.uint8))
     lifted = understood(load_prior(weights), photo)
     sigmas = torch.zeros_like(lifted.volume.sigmas)
     sigmas[0, 40:50, 30:34, 30:34] = 50.0  # z, y, x
     volume = Volume(sigmas, lifted.volume.rgbs)
-    _, scene = begin(photo, lifted, [], Sizes(), CONFIG, tmp_path / "run", ["x"])
-    model = warm_model(scene, CONFIG, volume)
-    res = CONFIG.sampler.resolution
+    _, scene = begin(photo, lifted, [], Sizes(), config, tmp_path / "run", ["x"])
+    model = warm_model(scene, config, volume)
+    res = config.sampler.resolution
     found = (model.sampler.values > model.sampler.threshold).view(res, res, res).nonzero()
     places = model.frame.to_scene((found + 0.5) / res)
     assert len(found) > 20

@@ -161,10 +161,11 @@ def test_of_many_views_one_alone_does_not_carve(n_views):
     assert not carve(cameras, alphas, lower, side, 32)[tuple(middle)], "two may"
 
 
-def test_hull_of_a_scene(toy_scene, toy_capture):
+@pytest.mark.parametrize("n", [32, 96])
+def test_hull_of_a_scene(toy_scene, toy_capture, n):
     scene = load_scene(toy_scene, DataConfig())
-    grid = visual_hull(scene, 32)
-    centers = torch.stack(torch.meshgrid(*[(torch.arange(32) + 0.5) / 32] * 3, indexing="ij"), -1)
+    grid = visual_hull(scene, n)
+    centers = torch.stack(torch.meshgrid(*[(torch.arange(n) + 0.5) / n] * 3, indexing="ij"), -1)
     ball = torch.linalg.vector_norm(scene.frame.to_scene(centers) - torch.tensor(CENTER), dim=-1) < RADIUS
     assert grid[ball].all() and grid.float().mean() < 0.9
     assert visual_hull(load_scene(toy_capture, DataConfig()), 16).all()
