@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,11 @@ from nerfkit.kernels.meshes import Solid
 from nerfkit.lattice import ExportError
 from nerfkit.lift.bench import Object, Pose, near_surface, psnr, read_rgba, rows_of, scored
 from nerfkit.lift.framing import Framing
-from nerfkit.lift.lift import begin, lift, terms_of, warm_model
+from nerfkit.lift.guide import Term
+from nerfkit.lift.lift import begin, lift, warm_model
 from nerfkit.lift.looks import straight
 from nerfkit.lift.photo import LiftError, Rgba, over_white
-from nerfkit.lift.prior import LiftNet
+from nerfkit.lift.prior import Lifted, LiftNet
 from nerfkit.lift.scene import cameras_at, picture_of, turntable
 from nerfkit.lift.settings import Sizes
 from nerfkit.lift.trivial import TRIVIAL
@@ -32,6 +32,7 @@ from nerfkit.lift.volume import Volume
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
 from nerfkit.render import Model, render_image
+from nerfkit.train.loop import model_of
 
 Row = dict[str, Any]
 _COLUMNS = (
@@ -148,6 +149,18 @@ def lifted_rows(
             yield row | _lifted(one, way, more)
 
 
+def learnt(
+    photo: Framing, made: Lifted, sizes: Sizes, config: Config, terms: Sequence[Term] = (), warm: bool = True
+) -> Model:
+    """The field of a picture, whose run is not kept. ``warm``: its grid begins with what the prior made of it."""
+    with tempfile.TemporaryDirectory() as aside:
+        run, scene = begin(photo, made, [], sizes, config, Path(aside) / "run", ["nerfkit", "lift-bench"])
+        model = warm_model(scene, config, made.volume) if warm else model_of(scene, config)
+        for _ in lift(run, scene, model, terms):
+            pass
+    return model
+
+
 def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
     started = time.perf_counter()
     photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
@@ -158,16 +171,9 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
     if way.only_prior:
         found = _scores(one, photo, _volume_answer(made.volume), more)
         return {**found, "preview_seconds": preview, **_guess(one, photo)}
-    with tempfile.TemporaryDirectory() as aside:
-        out = Path(aside) / "run"
-        config = replace(way.config, train=replace(way.config.train, seed=way.seed))
-        run, scene = begin(photo, made, [], Sizes(), config, out, ["nerfkit", "lift-bench"])
-        model = warm_model(scene, config, made.volume)
-        for _ in lift(run, scene, model, terms_of(photo)):
-            pass
-        seconds = time.perf_counter() - started
-        shutil.rmtree(out)
-    found = _scores(one, photo, _model_answer(model), more)
+    model = learnt(photo, made, Sizes(), replace(way.config, train=replace(way.config.train, seed=way.seed)))
+    seconds = time.perf_counter() - started
+    found = _scores(one, photo, model_answer(model), more)
     found |= {
         "preview_seconds": preview,
         "seconds": seconds,
@@ -185,7 +191,9 @@ def _volume_answer(volume: Volume) -> Callable[[Pose, int], Rgba]:
     return lambda pose, size: picture_of(volume, pose.azimuth, pose.elevation, size, pose.fov)
 
 
-def _model_answer(model: Model) -> Callable[[Pose, int], Rgba]:
+def model_answer(model: Model) -> Callable[[Pose, int], Rgba]:
+    """What a field looks like from a place, at a size in pixels."""
+
     def look(pose: Pose, size: int) -> Rgba:
         return straight(
             render_image(model, cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size), 0)
@@ -234,7 +242,7 @@ def _mesh_loss(one: Object, solid: Any, model: Model, view: int) -> float:
     """How much less like the truth a render of the mesh is than one of the field, dB."""
     pose, truth = one.views[view], over_white(one.truth(view))
     size = truth.shape[0]
-    field = over_white(_model_answer(model)(pose, size))
+    field = over_white(model_answer(model)(pose, size))
     camera = cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size)
     fine = camera.scaled(2)
     rays = fine.rays(torch.zeros(4 * size * size, dtype=torch.long), fine.pixel_grid(0).reshape(-1, 2))

@@ -10,29 +10,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from record import record
 
-from nerfkit.lift.bench import Object, objects_in, rows_of, scored
+from nerfkit.lift.bench import Object, Pose, objects_in, rows_of, scored
 from nerfkit.lift.distances import distance_of
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guide import Depth, Regular, Term
-from nerfkit.lift.lift import begin, lift, warm_model
-from nerfkit.lift.looks import straight
-from nerfkit.lift.prior import Lifted, LiftNet
-from nerfkit.lift.scene import cameras_at
+from nerfkit.lift.measure import learnt, model_answer
+from nerfkit.lift.photo import Rgba
+from nerfkit.lift.prior import Lifted
 from nerfkit.lift.settings import CONFIG, Sizes
 from nerfkit.lift.understand import WEIGHTS, load_prior, understood
 from nerfkit.provenance import digest
-from nerfkit.render import Model, render_image
-from nerfkit.train.loop import model_of
 
 Terms = Callable[[Framing, Lifted], list[Term]]
 
@@ -77,20 +72,6 @@ PARTS = {
 }
 
 
-def lifted(one: Object, net: LiftNet, part: Part, steps: int) -> Model:
-    """A field of the object."""
-    photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
-    made = understood(net, photo, **part.understand)
-    config = replace(CONFIG, train=replace(CONFIG.train, steps=steps, **part.train))
-    config = replace(config, field=replace(CONFIG.field, **part.field))
-    with tempfile.TemporaryDirectory() as aside:
-        run, scene = begin(photo, made, [], part.sizes, config, Path(aside) / "run", ["tools/bench/lifting.py"])
-        model = warm_model(scene, config, made.volume) if part.warm else model_of(scene, config)
-        for _ in lift(run, scene, model, part.terms(photo, made)):
-            pass
-    return model
-
-
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -104,19 +85,19 @@ def main() -> None:
     net, more = load_prior(a.prior), distance_of(a.perceptual, None)
     for name in a.parts:
         for one in objects_in(a.objects)[:: a.every]:
-            torch.manual_seed(0)
-            started = time.perf_counter()
-            model = lifted(one, net, PARTS[name], a.steps)
+            photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
+            part, started = PARTS[name], time.perf_counter()
+            made = understood(net, photo, **part.understand)
+            config = replace(CONFIG, train=replace(CONFIG.train, steps=a.steps, **part.train))
+            config = replace(config, field=replace(CONFIG.field, **part.field))
+            look = model_answer(learnt(photo, made, part.sizes, config, part.terms(photo, made), part.warm))
             seconds = time.perf_counter() - started
 
-            def look(one: Object, view: int, model: Model = model) -> Any:
-                pose = one.views[view]
-                camera = cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, 128)
-                return straight(render_image(model, camera, 0))
+            def answer(one: Object, view: int, look: Callable[[Pose, int], Rgba] = look) -> Rgba:
+                return look(one.views[view], one.truth(view).shape[0])
 
-            found = rows_of(one, look, one.ring[1::4], more)
-            front = cameras_at([(0.0, one.input.elevation)], one.input.fov, one.input.radius, 128)
-            mine = scored(straight(render_image(model, front, 0)), one.picture())
+            found = rows_of(one, answer, one.ring[1::4], more)
+            mine = scored(look(one.input, one.picture().shape[0]), one.picture())
             found |= {"photo_psnr": mine["psnr"], "photo_iou": mine["iou"], "seconds": seconds}
             record("lifting", part=name, object=one.name, steps=a.steps, weights=digest(a.prior.read_bytes()), **found)
 
