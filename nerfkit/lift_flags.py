@@ -24,7 +24,7 @@ class Lift:
     out: Annotated[Path | None, arg(metavar="RUN", aliases=["-o"])] = None
     """Folder of the run. By default runs/PHOTO."""
     fast: bool = False
-    """Learn for a quarter of the time."""
+    """Learn for a sixth of the time."""
     elevation: Annotated[float | None, arg(metavar="DEGREES")] = None
     """Of the camera above the horizon, as seen from the object; guessed."""
     fov: Annotated[float | None, arg(metavar="DEGREES")] = None

@@ -29,6 +29,7 @@ border:1px solid var(--rule);border-radius:12px;overflow:hidden;margin-top:28px}
 figcaption{display:flex;justify-content:space-between;gap:12px;font-size:13.5px;margin-bottom:8px}
 figcaption b{font-weight:600}figcaption span{color:var(--soft);overflow-wrap:anywhere}
 .trio{display:grid;grid-template-columns:repeat(3,1fr);gap:8px}
+.card>img{display:block;max-width:100%}
 .trio img{display:block;width:100%;border-radius:6px;outline:1px solid var(--rule)}
 .exact .trio{grid-template-columns:1fr 1fr}.exact img{width:auto;max-width:100%}
 .trio span{display:block;font-size:12px;color:var(--soft);margin-top:4px}

@@ -116,7 +116,7 @@ def _lifted(run: Run) -> str:
     }
     cards = [
         f'<figure class="card"><figcaption><b>{title}</b><span>{escape(facts)}</span></figcaption>'
-        f'<img src="{file}" alt="{title}" style="display:block;max-width:100%"/></figure>'
+        f'<img src="{file}" alt="{title}"/></figure>'
         for file, (title, facts) in said.items()
         if (run.path / file).exists()
     ]

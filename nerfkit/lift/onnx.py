@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from nerfkit.lift.photo import LiftError
 
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PictureNet:
@@ -41,5 +41,5 @@ class PictureNet:
         shrinks = min(picture.shape[:2]) > self.side
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         x = cv2.resize(picture.astype(np.float32), (self.side, self.side), interpolation=how)
-        x = ((x - _MEAN) / _DEVIATION).astype(np.float32).transpose(2, 0, 1)[None]
+        x = ((x - MEAN) / DEVIATION).astype(np.float32).transpose(2, 0, 1)[None]
         return np.squeeze(np.asarray(self._session.run(None, {self._name: x})[0], np.float64))

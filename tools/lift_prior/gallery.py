@@ -15,6 +15,7 @@ import numpy as np
 
 from nerfkit.cli import main as nerfkit
 from nerfkit.lift.looks import view_of
+from nerfkit.lift.photo import over_white
 from nerfkit.render import load_model
 from nerfkit.run import Run
 
@@ -22,19 +23,13 @@ _SIDE, _COLUMNS = 144, 3
 _AZIMUTHS = (0.0, 60.0, 180.0, 300.0)
 
 
-def on_white(rgba: np.ndarray) -> np.ndarray:
-    """(h, w, 3) float."""
-    alpha = rgba[..., 3:] / 255
-    return rgba[..., :3] * alpha + 255 * (1 - alpha)
-
-
 def strip(run: Run) -> np.ndarray:
     """The picture as it was learnt, and what it was lifted to."""
     photo = cv2.cvtColor(cv2.imread(str(run.path / "scene" / "photo.png"), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
     model, elevation = load_model(run), run.read_json("lift.json")["elevation"]
     views = [view_of(model, azimuth, elevation, _SIDE) for azimuth in _AZIMUTHS]
-    small = cv2.resize(on_white(photo), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    return np.concatenate([small, *[on_white(view) for view in views]], 1)
+    small = cv2.resize(255 * over_white(photo), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return np.concatenate([small, *[255 * over_white(view) for view in views]], 1)
 
 
 def main() -> None:

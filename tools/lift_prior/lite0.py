@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu6
 
+from nerfkit.lift.onnx import DEVIATION, MEAN
+
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
 """Of blocks: how many, kernel, stride of the first, how much wider within, channels. One of 320 channels follows."""
 _LAST = (1, 3, 1, 6, 320)
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LOOKS = (0, 2, 4, 7)
 """After which blocks pictures are compared: 1/2, 1/4, 1/8, 1/16 of their size."""
 
@@ -90,7 +91,7 @@ class Lite0(nn.Module):
 
     def looks(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Features at four sizes, each of unit length, of pictures in [0, 1] at twice their size."""
-        mean, deviation = (torch.tensor(v, device=rgb.device)[:, None, None] for v in (_MEAN, _DEVIATION))
+        mean, deviation = (torch.tensor(v, device=rgb.device)[:, None, None] for v in (MEAN, DEVIATION))
         x = interpolate((rgb - mean) / deviation, scale_factor=2, mode="bilinear", align_corners=False)
         x, found = relu6(self.stem(x)), []
         for i, block in enumerate(self.blocks[: _LOOKS[-1] + 1]):

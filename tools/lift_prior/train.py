@@ -35,10 +35,10 @@ from nerfkit.lift.volume import Volume, orbiting, pixel_places, pixel_rays
 _BATCH, _TARGETS, _RAYS, _SAMPLES = 8, 5, 256, 40
 """Objects of a step, views of each (the first is the picture itself), rays of each, samples of each."""
 _WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
-_LOOK = 300.0
+_VALIDATED = 300.0
 """Seconds between looks at the validation set."""
 _SHARES = {"train": 0.6, "drawn": 0.4}
-_LOOKED, _LOOK_SAMPLES, _LOOK_WEIGHT = 4, 48, 0.2
+_WHOLE, _WHOLE_SAMPLES, _WHOLE_WEIGHT = 4, 48, 0.2
 """Objects of a step of which a whole view is looked at, samples of its rays, what that counts beside pixels."""
 _IN_FRONT = 0.5
 """Share of pictures that are chosen among those from in front."""
@@ -193,7 +193,7 @@ def loss_of(
         "camera": 0.2 * (lifted.camera - camera[:, :2]).square().mean(),
     }
     if eye is not None:
-        parts["look"] = _LOOK_WEIGHT * unlike_views(eye, lifted.volume, stacked("other"), stacked("view"))
+        parts["look"] = _WHOLE_WEIGHT * unlike_views(eye, lifted.volume, stacked("other"), stacked("view"))
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(value.detach()) for name, value in parts.items()} | {
         "mse": float(error.detach().square().mean())
@@ -202,10 +202,10 @@ def loss_of(
 
 def unlike_views(eye: Lite0, volumes: Volume, cameras: Tensor, views: Tensor) -> Tensor:
     """How unlike the truth whole views of the first few volumes look, before grounds of any colour."""
-    n, size = min(_LOOKED, len(cameras)), views.shape[-1]
+    n, size = min(_WHOLE, len(cameras)), views.shape[-1]
     some, (azimuth, elevation, fov, distance) = Volume(volumes.sigmas[:n], volumes.rgbs[:n]), cameras[:n].T
     c2w = orbiting(azimuth, elevation, distance)
-    seen = some.look(*pixel_rays(c2w, fov, pixel_places(size).to(cameras).expand(n, -1, -1)), _LOOK_SAMPLES, -1.0)
+    seen = some.look(*pixel_rays(c2w, fov, pixel_places(size).to(cameras).expand(n, -1, -1)), _WHOLE_SAMPLES, -1.0)
     behind = torch.rand(n, 3, 1, 1, device=views.device)
     mine = torch.cat([seen.rgb, seen.opacity[..., None]], -1).transpose(1, 2).unflatten(2, (size, size))
     a, b = (x[:, :3] + behind * (1 - x[:, 3:]) for x in (mine, views[:n]))
@@ -337,7 +337,7 @@ def main() -> None:
         n += 1
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
-        if time.monotonic() - looked > _LOOK:
+        if time.monotonic() - looked > _VALIDATED:
             _report(training, sets["validation"], args, {name: value / n for name, value in sums.items()})
             sums, n, looked = {}, 0, time.monotonic()
     _report(training, sets["validation"], args, {name: value / max(n, 1) for name, value in sums.items()})
