@@ -177,8 +177,8 @@ _NTH_SET = """
     const unsigned char* bytes = (const unsigned char*)address;
     int at = 0;
     for (; at + 8 <= n; at += 8) {
-        unsigned long long word;
-        __builtin_memcpy(&word, bytes + at, 8);
+        unsigned long long word = 0;
+        for (int k = 0; k < 8; ++k) word |= (unsigned long long)bytes[at + k] << 8 * k;
         const int count = (int)((word * 0x0101010101010101ull) >> 56);
         if (left < count) break;
         left -= count;

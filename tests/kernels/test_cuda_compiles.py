@@ -1,0 +1,62 @@
+"""Every Warp kernel that CUDA runs compiles for it: no GPU is needed for that, as Warp carries NVIDIA's compiler."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+import warp as wp
+from warp._src import context
+
+import nerfkit.kernels
+from nerfkit.kernels import hashgrid
+
+ARCHITECTURES = (75, 90, 120)
+WORDS = (wp.float32, wp.float16, wp.bfloat16)
+
+
+def modules() -> dict[str, wp.Module]:
+    """By a name: those of the kernels that stand in a file, and those of the kernels that are made when asked for."""
+    found: dict[str, wp.Module] = {}
+    for file in pkgutil.iter_modules(nerfkit.kernels.__path__):
+        for kernel in vars(importlib.import_module(f"nerfkit.kernels.{file.name}")).values():
+            if isinstance(kernel, wp.Kernel):
+                found[kernel.module.name] = kernel.module
+    for body in ("_GATHER", "_SCATTER"):
+        for word in WORDS:
+            found[f"{body} {word.__name__}"] = hashgrid._kernel(getattr(hashgrid, body), 4, word).module
+    return found
+
+
+MODULES = modules()
+
+
+def compiled(module: wp.Module, architecture: int, folder: Path) -> list[str]:
+    """Names of the files that hold its kernels for GPUs of a compute capability."""
+    wp.compile_aot_module(module, arch=architecture, module_dir=folder, use_ptx=True)
+    return [path.name for path in folder.glob("*.ptx")]
+
+
+pytestmark = pytest.mark.skipif(
+    not context.runtime.nvrtc_supported_archs, reason="this build of Warp carries no compiler for CUDA"
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_kernel_compiles_for_cuda(name: str, tmp_path: Path) -> None:
+    for architecture in ARCHITECTURES:
+        assert compiled(MODULES[name], architecture, tmp_path / str(architecture))
+
+
+def test_what_is_no_cuda_does_not_compile(tmp_path: Path) -> None:
+    @wp.func_native("no_such_function();")
+    def broken() -> None: ...
+
+    @wp.kernel(module="unique")
+    def kernel() -> None:
+        broken()
+
+    with pytest.raises(Exception, match="failed"):
+        compiled(kernel.module, ARCHITECTURES[0], tmp_path)
