@@ -75,7 +75,8 @@ class HashField(nn.Module):
 
     def density(self, positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
         """Densities per model unit, and the density network's outputs, which `color` takes."""
-        features = self.density_network(self.grid.encode(positions, self.table, self.dtype))
+        rounded = self.rounded if self.table.is_cuda else None  # half of the bytes to fetch
+        features = self.density_network(self.grid.encode(positions, self.table, self.dtype, rounded))
         return _TruncatedExp.apply(features), features
 
     def color(

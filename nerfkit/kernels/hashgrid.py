@@ -93,9 +93,12 @@ struct level_cells {
 
 _HEAD = """
 #if defined(__CUDA_ARCH__)
-typedef wp::vec_t<F_, float> entry;
+struct alignas(4 * F_) entry { float v[F_]; };
+struct alignas(sizeof(SCALAR) * F_) kept { SCALAR v[F_]; };
+struct alignas(sizeof(WORD) * F_) narrow { WORD v[F_]; };
 #else
 typedef float entry __attribute__((vector_size(4 * F_), aligned(4)));
+typedef CSCALAR kept __attribute__((vector_size(sizeof(CSCALAR) * F_), aligned(sizeof(CSCALAR))));
 typedef CWORD narrow __attribute__((vector_size(sizeof(CWORD) * F_), aligned(2)));
 typedef unsigned int words_f __attribute__((vector_size(4 * F_)));
 typedef unsigned short shorts_f __attribute__((vector_size(2 * F_), aligned(2)));
@@ -105,7 +108,7 @@ const float scale = ((const float*)scales.data)[level];
 const int* offset = (const int*)offsets.data + level;
 const unsigned int res = ((const unsigned int*)resolutions.data)[level];
 const int stride = n_levels * F_;
-entry* T = (entry*)table.data;
+kept* T = (kept*)table.data;
 """
 
 _EACH = """
@@ -151,37 +154,63 @@ for (int first = begin - 16; first < end; first += 16) {
 """
 
 _GATHER = """
-    const entry a = T[at[0]] + wx * (T[at[1]] - T[at[0]]), b = T[at[2]] + wx * (T[at[3]] - T[at[2]]);
-    const entry c = T[at[4]] + wx * (T[at[5]] - T[at[4]]), d = T[at[6]] + wx * (T[at[7]] - T[at[6]]);
+    narrow* out = (narrow*)((WORD*)features.data + (size_t)i * stride + level * F_);
+#if defined(__CUDA_ARCH__)
+    // All eight entries are asked for, each in one load, before the first is used.
+    kept at_corner[8];
+    for (int c = 0; c < 8; ++c) at_corner[c] = T[at[c]];
+    narrow rounded;
+    for (int k = 0; k < F_; ++k) {
+        float v[8];
+        for (int c = 0; c < 8; ++c) v[c] = (float)at_corner[c].v[k];
+        const float a = v[0] + wx * (v[1] - v[0]), b = v[2] + wx * (v[3] - v[2]);
+        const float c = v[4] + wx * (v[5] - v[4]), d = v[6] + wx * (v[7] - v[6]);
+        const float e = a + wy * (b - a), f = c + wy * (d - c);
+        rounded.v[k] = (WORD)(e + wz * (f - e));
+    }
+    *out = rounded;
+#else
+    entry v_[8];
+    for (int c = 0; c < 8; ++c) v_[c] = __builtin_convertvector(T[at[c]], entry);
+    const entry a = v_[0] + wx * (v_[1] - v_[0]), b = v_[2] + wx * (v_[3] - v_[2]);
+    const entry c = v_[4] + wx * (v_[5] - v_[4]), d = v_[6] + wx * (v_[7] - v_[6]);
     const entry e = a + wy * (b - a), f = c + wy * (d - c);
     const entry v = e + wz * (f - e);
-    WORD* out = (WORD*)features.data + (size_t)i * stride + level * F_;
-#if defined(__CUDA_ARCH__)
-    for (int k = 0; k < F_; ++k) out[k] = (WORD)v[k];
-#else
     ROUND
 #endif
 """
 
 _SCATTER = """
-    const WORD* g = (const WORD*)features.data + (size_t)i * stride + level * F_;
-    entry v;
+    const narrow* g = (const narrow*)((const WORD*)features.data + (size_t)i * stride + level * F_);
 #if defined(__CUDA_ARCH__)
-    for (int k = 0; k < F_; ++k) v[k] = (float)g[k];
+    const narrow rounded = *g;
+    entry v;
+    bool any = false;
+    for (int k = 0; k < F_; ++k) { v.v[k] = (float)rounded.v[k]; any |= v.v[k] != 0.0f; }
+    if (!any) continue;
+    for (int q = 0; q < 8; ++q) {
+        const float share = (q & 1 ? wx : 1.0f - wx) * (q & 2 ? wy : 1.0f - wy) * (q & 4 ? wz : 1.0f - wz);
+        float* to = (float*)(T + at[q]);
+#if __CUDA_ARCH__ >= 900
+        // From Hopper on the memory adds two or four numbers that lie side by side at once.
+        for (int k = 0; k + 4 <= F_; k += 4)
+            atomicAdd((float4*)(to + k), make_float4(share * v.v[k], share * v.v[k + 1 < F_ ? k + 1 : k],
+                      share * v.v[k + 2 < F_ ? k + 2 : k], share * v.v[k + 3 < F_ ? k + 3 : k]));
+        if (F_ == 2) atomicAdd((float2*)to, make_float2(share * v.v[0], share * v.v[F_ - 1]));
+        if (F_ == 1) atomicAdd(to, share * v.v[0]);
 #else
-    WIDEN
+        for (int k = 0; k < F_; ++k) atomicAdd(to + k, share * v.v[k]);
 #endif
+    }
+#else
+    entry v;
+    WIDEN
     bool any = false;
     for (int k = 0; k < F_; ++k) any |= v[k] != 0.0f;
     if (!any) continue;
     const entry f = wz * v, e = v - f;
     const entry b = wy * e, a = e - b, d = wy * f, c = f - d;
     const entry s1 = wx * a, s3 = wx * b, s5 = wx * c, s7 = wx * d;
-#if defined(__CUDA_ARCH__)
-    const entry parts[8] = {a - s1, s1, b - s3, s3, c - s5, s5, d - s7, s7};
-    for (int q = 0; q < 8; ++q)
-        for (int k = 0; k < F_; ++k) atomicAdd((float*)(T + at[q]) + k, parts[q][k]);
-#else
     T[at[0]] += a - s1; T[at[1]] += s1; T[at[2]] += b - s3; T[at[3]] += s3;
     T[at[4]] += c - s5; T[at[5]] += s5; T[at[6]] += d - s7; T[at[7]] += s7;
 #endif
@@ -189,37 +218,45 @@ _SCATTER = """
 
 
 _CONVERSIONS = {
-    "ROUND": "*(narrow*)out = __builtin_convertvector(v, narrow);",
-    "WIDEN": "v = __builtin_convertvector(*(const narrow*)g, entry);",
+    "ROUND": "*out = __builtin_convertvector(v, narrow);",
+    "WIDEN": "v = __builtin_convertvector(*g, entry);",
 }
 # In integers, to nearest and ties to even: a processor without the instruction may lack the function for it, too.
 _CONVERSIONS_OF_BFLOAT16 = {
     "ROUND": """
     const words_f u = (words_f)v;
-    *(narrow*)out = (narrow)__builtin_convertvector((u + 0x7fffu + (u >> 16 & 1u)) >> 16, shorts_f);
+    *out = (narrow)__builtin_convertvector((u + 0x7fffu + (u >> 16 & 1u)) >> 16, shorts_f);
 """,
     "WIDEN": "v = (entry)(__builtin_convertvector(*(const shorts_f*)g, words_f) << 16);",
 }
 
 
-@lru_cache
-def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
-    """`_GATHER` or `_SCATTER` as a kernel, for entries of ``n_features`` and network numbers of type ``word``.
+_NAMES = {
+    wp.float32: ("float", "float"),
+    wp.bfloat16: ("wp::bfloat16", "__bf16"),
+    wp.float16: ("wp::half", "_Float16"),
+}
+"""What a type is called in CUDA's text and in a CPU's."""
 
-    An index is a tile of samples and a level: the levels of one tile follow each other.
+
+@lru_cache
+def _kernel(body: str, n_features: int, word: type, scalar: type = wp.float32) -> wp.Kernel:
+    """`_GATHER` or `_SCATTER` as a kernel, for entries of ``n_features`` numbers of type ``scalar`` and network numbers
+    of type ``word``.
+
+    An index is a tile of samples and a level. On a CPU the levels of one tile follow each other; tiles of one sample,
+    as on CUDA, follow each other at each level: neighbours on a ray ask for the same entries at once.
     """
-    name, clang = {
-        wp.float32: ("float", "float"),
-        wp.bfloat16: ("wp::bfloat16", "__bf16"),
-        wp.float16: ("wp::float16", "_Float16"),
-    }[word]
     writes = "1" if body == _SCATTER else "0"
     text = _HEAD + _EACH.replace("BLOCKS", BLOCKS).replace("BODY", body).replace("WRITES", writes)
     for key, conversion in (_CONVERSIONS_OF_BFLOAT16 if word is wp.bfloat16 else _CONVERSIONS).items():
         text = text.replace(key, conversion)
-    text = text.replace("F_", str(n_features))
+    (name, clang), (kept, kept_clang) = _NAMES[word], _NAMES[scalar]
+    names = {"CSCALAR": kept_clang, "SCALAR": kept, "CWORD": clang, "WORD": name, "F_": str(n_features)}
+    for key, value in names.items():
+        text = text.replace(key, value)
 
-    @wp.func_native(text.replace("CWORD", clang).replace("WORD", name))
+    @wp.func_native(text)
     @no_type_check
     def run(
         begin: int,
@@ -230,7 +267,7 @@ def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
         scales: wp.array(dtype=wp.float32),
         resolutions: wp.array(dtype=wp.int32),
         offsets: wp.array(dtype=wp.int32),
-        table: wp.array2d(dtype=wp.float32),
+        table: wp.array2d(dtype=scalar),
         features: wp.array2d(dtype=word),
     ): ...
 
@@ -244,13 +281,17 @@ def _kernel(body: str, n_features: int, word: type) -> wp.Kernel:
         scales: wp.array(dtype=wp.float32),
         resolutions: wp.array(dtype=wp.int32),
         offsets: wp.array(dtype=wp.int32),
-        table: wp.array2d(dtype=wp.float32),
+        table: wp.array2d(dtype=scalar),
         features: wp.array2d(dtype=word),
     ):
         part = first + wp.tid()
         begin = (part / n_levels) * tile
+        level = part % n_levels
+        if tile == 1:
+            begin = part % positions.shape[0]
+            level = part / positions.shape[0]
         end = wp.min(begin + tile, positions.shape[0])
-        run(begin, end, part % n_levels, n_levels, positions, scales, resolutions, offsets, table, features)
+        run(begin, end, level, n_levels, positions, scales, resolutions, offsets, table, features)
 
     return kernel
 
@@ -271,24 +312,29 @@ class HashGrid:
         self._pending: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def encode(
-        self, positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], dtype: torch.dtype
+        self,
+        positions: Float[Tensor, "n 3"],
+        table: Float[Tensor, "entries features"],
+        dtype: torch.dtype,
+        rounded: Float[Tensor, "entries features"] | None = None,
     ) -> Float[Tensor, "n width"]:
         """Features (n, n_levels * n_features) at positions in [0, 1]^3, contracted where so agreed, as ``dtype``.
 
         The backward pass adds to ``table.grad``, at once or, inside a `parallel` task, when `collect` is called.
+        ``rounded`` is a copy of the table in half precision to read in its place.
         """
-        positions = contract(positions, self.half)
+        positions, read = contract(positions, self.half), table if rounded is None else rounded
         if torch.is_grad_enabled() and table.requires_grad:
-            return _Encode.apply(positions, table, self, dtype)
-        return self.forward(positions, table, dtype)
+            return _Encode.apply(positions, table, read, self, dtype)
+        return self.forward(positions, read, dtype)
 
     def forward(
         self, positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], dtype: torch.dtype
     ) -> Float[Tensor, "n width"]:
-        """`encode` without a backward pass, at places that are contracted already."""
+        """`encode` without a backward pass, at places that are contracted already; the table is float32 or float16."""
         n_levels = self.layout.n_levels
         out = torch.empty(len(positions), n_levels * self.layout.n_features, dtype=dtype, device=self.device)
-        kernel = _kernel(_GATHER, self.layout.n_features, _WORDS[dtype])
+        kernel = _kernel(_GATHER, self.layout.n_features, _WORDS[dtype], _WORDS[table.dtype])
         tile = _TILE if self.device.type == "cpu" else 1
         inputs = [tile, n_levels, array(positions, wp.vec3f), *self.levels, table, out]
         launch(kernel, -(-len(positions) // tile) * n_levels, inputs, self.device)
@@ -325,15 +371,15 @@ class HashGrid:
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, positions: Tensor, table: Tensor, grid: HashGrid, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, positions: Tensor, table: Tensor, read: Tensor, grid: HashGrid, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(positions)
         ctx.grid, ctx.table = grid, table
-        return grid.forward(positions, table, dtype)
+        return grid.forward(positions, read, dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         ctx.grid.backward(*ctx.saved_tensors, gradient, ctx.table)
-        return None, None, None, None
+        return None, None, None, None, None
 
 
 _WORDS = {torch.float32: wp.float32, torch.bfloat16: wp.bfloat16, torch.float16: wp.float16}

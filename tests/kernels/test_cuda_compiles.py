@@ -24,9 +24,11 @@ def modules() -> dict[str, wp.Module]:
         for kernel in vars(importlib.import_module(f"nerfkit.kernels.{file.name}")).values():
             if isinstance(kernel, wp.Kernel):
                 found[kernel.module.name] = kernel.module
-    for body in ("_GATHER", "_SCATTER"):
-        for word in WORDS:
-            found[f"{body} {word.__name__}"] = hashgrid._kernel(getattr(hashgrid, body), 4, word).module
+    for word, n in zip(WORDS, (1, 2, 4), strict=True):
+        found[f"gather {n} {word.__name__}"] = hashgrid._kernel(hashgrid._GATHER, n, word).module
+        found[f"gather rounded {n} {word.__name__}"] = hashgrid._kernel(hashgrid._GATHER, n, word, wp.float16).module
+        found[f"scatter {n} {word.__name__}"] = hashgrid._kernel(hashgrid._SCATTER, n, word).module
+    found["scatter 8"] = hashgrid._kernel(hashgrid._SCATTER, 8, wp.bfloat16).module
     return found
 
 
@@ -48,6 +50,16 @@ pytestmark = pytest.mark.skipif(
 def test_a_kernel_compiles_for_cuda(name: str, tmp_path: Path) -> None:
     for architecture in ARCHITECTURES:
         assert compiled(MODULES[name], architecture, tmp_path / str(architecture))
+
+
+def test_memory_is_asked_for_whole_entries(tmp_path: Path) -> None:
+    compiled(MODULES["gather rounded 4 bfloat16"], 80, tmp_path / "gather")
+    compiled(MODULES["scatter 4 bfloat16"], 80, tmp_path / "old")
+    compiled(MODULES["scatter 4 bfloat16"], 90, tmp_path / "new")
+    gather, old, new = (next((tmp_path / name).glob("*.ptx")).read_text() for name in ("gather", "old", "new"))
+    assert gather.count("ld.global.v4.u16") == 8 and gather.count("st.global.v4.u16") == 1
+    assert new.count("add.v4.f32") == 8 and "add.v4.f32" not in old
+    assert old.count("atom.global.add.f32") + old.count("red.global.add.f32") == 32
 
 
 def test_what_is_no_cuda_does_not_compile(tmp_path: Path) -> None:

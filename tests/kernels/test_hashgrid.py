@@ -54,6 +54,18 @@ def test_values_and_gradients_are_those_of_the_twin(
     assert_close(table.grad, expected_gradient)
 
 
+@pytest.mark.parametrize("n_features", [1, 2, 4, 8])
+def test_a_copy_in_half_precision_is_read_and_the_table_learns(n_features: int, device: torch.device) -> None:
+    layout, positions, table, gradient = make("dense and hashed", n_features, 300, device)
+    rounded = table.detach().half()
+    grid = HashGrid(layout, device)
+    features = grid.encode(positions, table, torch.float32, rounded)
+    assert torch.equal(features, grid.forward(positions, rounded.float(), torch.float32))
+    features.backward(gradient)
+    (expected,) = torch.autograd.grad(reference.encode(positions, table, layout), table, gradient)
+    assert_close(table.grad, expected)
+
+
 def test_places_may_be_contracted_first(device: torch.device) -> None:
     layout, positions, table, gradient = make("dense and hashed", 4, 300, device)
     found = []
