@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerfkit.types import Met
@@ -57,8 +57,9 @@ class Learned:
     g_weights: Float[Tensor, " n_weights"]
     rgb: Float[Tensor, "n_rays 3"]
     opacity: Float[Tensor, " n_rays"]
-    n_samples: int
-    loss: float
+    n_samples: int | Int[Tensor, ""]
+    """That the rays reached; like the loss still on the device, where that is still at work."""
+    loss: float | Float[Tensor, ""]
     """Of the colours."""
     met: Met | None = None
     """What the rays met, where that was asked for."""

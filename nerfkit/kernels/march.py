@@ -77,6 +77,41 @@ def _inverse(d: float):
     return 1.0 / wp.where(wp.abs(d) < 1.0e-9, 1.0e-9, d)
 
 
+@wp.func
+@no_type_check
+def _skip(
+    x: wp.vec3f,
+    dt: float,
+    inverse: wp.vec3f,
+    bits: wp.array(dtype=wp.int32),
+    blocks: wp.array(dtype=wp.int32),
+    s: _Steps,
+):
+    """How far a ray may go on from a step about x that lies in an empty cell or block; below 0 in an occupied cell."""
+    res = s.resolution
+    n_blocks = res / 8
+    level = s.n_levels - 1
+    side = float(1.0)
+    if level > 0:
+        reach = wp.max(wp.max(wp.abs(x[0] - 0.5), wp.abs(x[1] - 0.5)), wp.abs(x[2] - 0.5))
+        while level > 0 and reach < 0.25 * side and 0.5 * side >= dt * float(res):
+            side *= 0.5
+            level -= 1
+    cells = float(res) / side
+    low = 0.5 - 0.5 * side
+    y = x - wp.vec3f(low, low, low)
+    ix = wp.clamp(int(y[0] * cells), 0, res - 1)
+    iy = wp.clamp(int(y[1] * cells), 0, res - 1)
+    iz = wp.clamp(int(y[2] * cells), 0, res - 1)
+    block = ((level * n_blocks + (ix >> 3)) * n_blocks + (iy >> 3)) * n_blocks + (iz >> 3)
+    if ((blocks[block >> 5] >> (block & 31)) & 1) == 0:
+        return _exit(y, inverse, 0.125 * cells)
+    index = ((level * res + ix) * res + iy) * res + iz
+    if ((bits[index >> 5] >> (index & 31)) & 1) == 0:
+        return _exit(y, inverse, cells)
+    return float(-1.0)
+
+
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
 @no_type_check
 def _march(
@@ -87,9 +122,13 @@ def _march(
     bits: wp.array(dtype=wp.int32),
     blocks: wp.array(dtype=wp.int32),
     s: _Steps,
-    scratch: wp.array2d(dtype=float),
+    packed_info: wp.array2d(dtype=int),
+    t_starts: wp.array(dtype=float),
+    t_ends: wp.array(dtype=float),
+    ray_indices: wp.array(dtype=int),
     counts: wp.array(dtype=int),
 ):
+    # Without places for them, a ray's steps are counted; with places, as many are written as it has.
     r = first + wp.tid()
     o = rays_o[r]
     d = rays_d[r]
@@ -99,35 +138,21 @@ def _march(
     t_min = wp.max(wp.max(wp.min(a[0], b[0]), wp.min(a[1], b[1])), wp.max(wp.min(a[2], b[2]), s.near_plane))
     t_max = wp.min(wp.min(wp.max(a[0], b[0]), wp.max(a[1], b[1])), wp.min(wp.max(a[2], b[2]), s.far_plane))
     n = int(0)
-    res = s.resolution
-    n_blocks = res / 8
+    start = int(0)
+    most = s.max_samples
+    writing = packed_info.shape[0] > 0
+    if writing:
+        start = packed_info[r, 0]
+        most = packed_info[r, 1]
     t = t_min + jitter[r] * _step_length(t_min, s)
-    while t < t_max and n < s.max_samples:
+    while t < t_max and n < most:
         dt = _step_length(t, s)
-        x = o + (t + 0.5 * dt) * d
-        level = s.n_levels - 1
-        side = float(1.0)
-        if level > 0:
-            reach = wp.max(wp.max(wp.abs(x[0] - 0.5), wp.abs(x[1] - 0.5)), wp.abs(x[2] - 0.5))
-            while level > 0 and reach < 0.25 * side and 0.5 * side >= dt * float(res):
-                side *= 0.5
-                level -= 1
-        cells = float(res) / side
-        low = 0.5 - 0.5 * side
-        y = x - wp.vec3f(low, low, low)
-        ix = wp.clamp(int(y[0] * cells), 0, res - 1)
-        iy = wp.clamp(int(y[1] * cells), 0, res - 1)
-        iz = wp.clamp(int(y[2] * cells), 0, res - 1)
-        block = ((level * n_blocks + (ix >> 3)) * n_blocks + (iy >> 3)) * n_blocks + (iz >> 3)
-        skip = float(-1.0)
-        if ((blocks[block >> 5] >> (block & 31)) & 1) == 0:
-            skip = _exit(y, inverse, 0.125 * cells)
-        else:
-            index = ((level * res + ix) * res + iy) * res + iz
-            if ((bits[index >> 5] >> (index & 31)) & 1) == 0:
-                skip = _exit(y, inverse, cells)
+        skip = _skip(o + (t + 0.5 * dt) * d, dt, inverse, bits, blocks, s)
         if skip < 0.0:
-            scratch[r, n] = t
+            if writing:
+                t_starts[start + n] = t
+                t_ends[start + n] = t + dt
+                ray_indices[start + n] = r
             n += 1
             t += dt
         elif s.cone_angle == 0.0:
@@ -137,27 +162,8 @@ def _march(
             t += dt
             while t < target:
                 t += _step_length(t, s)
-    counts[r] = n
-
-
-@wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
-@no_type_check
-def _pack(
-    first: int,
-    scratch: wp.array2d(dtype=float),
-    packed_info: wp.array2d(dtype=int),
-    s: _Steps,
-    t_starts: wp.array(dtype=float),
-    t_ends: wp.array(dtype=float),
-    ray_indices: wp.array(dtype=int),
-):
-    r = first + wp.tid()
-    start = packed_info[r, 0]
-    for k in range(packed_info[r, 1]):
-        t = scratch[r, k]
-        t_starts[start + k] = t
-        t_ends[start + k] = t + _step_length(t, s)
-        ray_indices[start + k] = r
+    if not writing:
+        counts[r] = n
 
 
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
@@ -166,18 +172,15 @@ def _positions(
     first: int,
     rays_o: wp.array(dtype=wp.vec3f),
     rays_d: wp.array(dtype=wp.vec3f),
-    packed_info: wp.array2d(dtype=int),
+    ray_indices: wp.array(dtype=int),
     t_starts: wp.array(dtype=float),
     t_ends: wp.array(dtype=float),
     positions: wp.array(dtype=wp.vec3f),
 ):
-    r = first + wp.tid()
-    o = rays_o[r]
-    d = rays_d[r]
-    start = packed_info[r, 0]
-    for i in range(start, start + packed_info[r, 1]):
-        x = o + 0.5 * (t_starts[i] + t_ends[i]) * d
-        positions[i] = wp.vec3f(wp.clamp(x[0], 0.0, 1.0), wp.clamp(x[1], 0.0, 1.0), wp.clamp(x[2], 0.0, 1.0))
+    i = first + wp.tid()
+    r = ray_indices[i]
+    x = rays_o[r] + 0.5 * (t_starts[i] + t_ends[i]) * rays_d[r]
+    positions[i] = wp.vec3f(wp.clamp(x[0], 0.0, 1.0), wp.clamp(x[1], 0.0, 1.0), wp.clamp(x[2], 0.0, 1.0))
 
 
 def packed(counts: Int[Tensor, " n_rays"]) -> tuple[Int[Tensor, "n_rays 2"], int, int]:
@@ -200,28 +203,68 @@ def march(
     blocks of 8^3 cells, set where any of their cells is. ``jitter`` in [0, 1) shifts a ray's lattice by that part of
     a step. Not differentiable.
     """
-    n, device = len(rays), rays.rays_o.device
+    packed_info, total, n_rows = packed(_walk(rays, jitter, bits, blocks, stepping, None))
+    rows = _rows_for(n_rows, rays.rays_o.device)
+    for values in rows:
+        values[total:] = 0
+    _walk(rays, jitter, bits, blocks, stepping, (packed_info, *rows))
+    t_starts, t_ends, ray_indices = rows
+    return Samples(packed_info, ray_indices, t_starts, t_ends, total)
+
+
+def march_within(
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    bits: Int[Tensor, " words"],
+    blocks: Int[Tensor, " block_words"],
+    stepping: Stepping,
+    capacity: int,
+) -> Samples:
+    """`march` where there is room for ``capacity`` samples of all rays together, behind which rays have none.
+
+    The host is told nothing, so that it need not wait: ``n_owned`` is the capacity, and rows that no ray owns are
+    zeros.
+    """
+    counts = _walk(rays, jitter, bits, blocks, stepping, None)
+    packed_info = packed_within(counts, capacity)
+    rows = _rows_for(capacity, rays.rays_o.device)
+    for values in rows:
+        values.zero_()
+    _walk(rays, jitter, bits, blocks, stepping, (packed_info, *rows))
+    t_starts, t_ends, ray_indices = rows
+    return Samples(packed_info, ray_indices, t_starts, t_ends, capacity)
+
+
+def packed_within(counts: Int[Tensor, " n_rays"], capacity: int) -> Int[Tensor, "n_rays 2"]:
+    """(start, count) of each ray from the counts alone, where the room for all ends at ``capacity``."""
+    starts = counts.cumsum(0, dtype=torch.int32) - counts
+    return torch.stack([starts.clamp(max=capacity), torch.minimum(counts, capacity - starts).clamp(min=0)], 1)
+
+
+def _rows_for(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the beginnings and ends of n samples, and for whose they are."""
+    return *torch.empty(2, n, device=device), torch.empty(n, dtype=torch.int32, device=device)
+
+
+def _walk(
+    rays: Rays, jitter: Tensor, bits: Tensor, blocks: Tensor, stepping: Stepping, places: tuple[Tensor, ...] | None
+) -> Int[Tensor, " n_rays"]:
+    """How many steps each ray takes in occupied cells; or, given places, write these down."""
     s = _Steps()
     for name in _Steps.vars:
         setattr(s, name, getattr(stepping, name))
-    scratch = torch.empty(n, stepping.max_samples, device=device)
-    counts = torch.empty(n, dtype=torch.int32, device=device)
+    device = rays.rays_o.device
+    counts = torch.empty(len(rays), dtype=torch.int32, device=device)
+    nowhere = counts.new_empty(0, 2), *_rows_for(0, device)
     o, d = array(rays.rays_o, wp.vec3f), array(rays.rays_d, wp.vec3f)
-    launch(_march, n, [o, d, jitter, bits, blocks, s, scratch, counts], device)
-    packed_info, total, padded = packed(counts)
-    t_starts, t_ends = torch.empty(2, padded, device=device)
-    ray_indices = torch.empty(padded, dtype=torch.int32, device=device)
-    for values in (t_starts, t_ends, ray_indices):
-        values[total:] = 0
-    launch(_pack, n, [scratch, packed_info, s, t_starts, t_ends, ray_indices], device)
-    return Samples(packed_info, ray_indices, t_starts, t_ends, total)
+    launch(_march, len(rays), [o, d, jitter, bits, blocks, s, *(places or nowhere), counts], device)
+    return counts
 
 
 def sample_positions(rays: Rays, samples: Samples) -> Float[Tensor, "n_samples 3"]:
     """Middles of the samples, clamped to the unit cube (a step may straddle its face). Not differentiable."""
     positions = torch.empty(len(samples), 3, device=rays.rays_o.device)
-    positions[samples.n_owned :] = 0.5
     o, d = array(rays.rays_o, wp.vec3f), array(rays.rays_d, wp.vec3f)
-    inputs = [o, d, samples.packed_info, samples.t_starts, samples.t_ends, array(positions, wp.vec3f)]
-    launch(_positions, len(rays), inputs, positions.device)
+    inputs = [o, d, samples.ray_indices, samples.t_starts, samples.t_ends, array(positions, wp.vec3f)]
+    launch(_positions, len(samples), inputs, positions.device)
     return positions

@@ -31,6 +31,8 @@ def _observe(
     for i in range(begin, wp.min(begin + n, sigmas.shape[0])):
         x = positions[i]
         dt = t_ends[i] - t_starts[i]
+        if dt <= 0.0:
+            continue
         reach = wp.max(wp.max(wp.abs(x[0] - 0.5), wp.abs(x[1] - 0.5)), wp.abs(x[2] - 0.5))
         level = n_levels - 1
         side = float(1.0)
@@ -52,7 +54,10 @@ def observe(
     resolution: int,
     values: Float[Tensor, "levels cells"],
 ) -> None:
-    """Raise each cell's value to the largest density among the samples that lie in it, in place."""
+    """Raise each cell's value to the largest density among the samples that lie in it, in place.
+
+    Rows without a length are of no sample.
+    """
     n = samples.n_owned if positions.device.type == "cpu" else 1  # one thread on a CPU: cells are shared
     columns = [samples.t_starts[: samples.n_owned], samples.t_ends[: samples.n_owned], sigmas[: samples.n_owned]]
     inputs = [n, array(positions, wp.vec3f), *columns, len(values), resolution, values.view(-1)]

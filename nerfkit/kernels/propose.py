@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.contraction import CONTRACTION
-from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
+from nerfkit.kernels.corners import BLOCK, BLOCKS
+from nerfkit.kernels.hashgrid import HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.march import ROWS
 from nerfkit.kernels.ray import ENTER, MARCH, VECTORS

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.contraction import CONTRACTION
+from nerfkit.kernels.corners import BLOCK, BLOCKS
 from nerfkit.kernels.dense import Layer, dense_text, padded
-from nerfkit.kernels.hashgrid import BLOCK, BLOCKS, HashGrid
+from nerfkit.kernels.hashgrid import HashGrid
 from nerfkit.kernels.launch import Native
 from nerfkit.kernels.lesson import Judge, Learned, Lesson
 from nerfkit.kernels.march import Stepping

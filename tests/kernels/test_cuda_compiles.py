@@ -11,7 +11,7 @@ import warp as wp
 from warp._src import context
 
 import nerfkit.kernels
-from nerfkit.kernels import hashgrid
+from nerfkit.kernels import corners, stages
 
 ARCHITECTURES = (75, 90, 120)
 WORDS = (wp.float32, wp.float16, wp.bfloat16)
@@ -25,10 +25,12 @@ def modules() -> dict[str, wp.Module]:
             if isinstance(kernel, wp.Kernel):
                 found[kernel.module.name] = kernel.module
     for word, n in zip(WORDS, (1, 2, 4), strict=True):
-        found[f"gather {n} {word.__name__}"] = hashgrid._kernel(hashgrid._GATHER, n, word).module
-        found[f"gather rounded {n} {word.__name__}"] = hashgrid._kernel(hashgrid._GATHER, n, word, wp.float16).module
-        found[f"scatter {n} {word.__name__}"] = hashgrid._kernel(hashgrid._SCATTER, n, word).module
-    found["scatter 8"] = hashgrid._kernel(hashgrid._SCATTER, 8, wp.bfloat16).module
+        found[f"gather {n} {word.__name__}"] = corners.kernel_of(corners.GATHER, n, word).module
+        found[f"gather rounded {n} {word.__name__}"] = corners.kernel_of(corners.GATHER, n, word, wp.float16).module
+        found[f"scatter {n} {word.__name__}"] = corners.kernel_of(corners.SCATTER, n, word).module
+    for word in WORDS:
+        found |= {f"{kernel.key} {word.__name__}": kernel.module for kernel in stages._kernels(word)}
+    found["scatter 8"] = corners.kernel_of(corners.SCATTER, 8, wp.bfloat16).module
     return found
 
 

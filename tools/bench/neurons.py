@@ -19,8 +19,8 @@ import torch
 from record import record
 
 from nerfkit.assess import backdrop, scene_of
+from nerfkit.kernels.corners import BLOCK
 from nerfkit.kernels.dense import dense_text
-from nerfkit.kernels.hashgrid import BLOCK
 from nerfkit.kernels.launch import Native, prepare_cpu
 from nerfkit.packed import open_run
 from nerfkit.render import Model, load_model, render_image

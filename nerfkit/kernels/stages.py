@@ -1,0 +1,334 @@
+"""Many rays at once, one stage after the other over the samples of all: what `raycast` does, for CUDA.
+
+March, encode, both networks, compositing, loss and the way back, each a few launches over rows of a fixed number. Which
+of them rays own, only the device knows: no number comes back to the host, which can therefore send the next step while
+this one is computed. Samples that rays are offered (all occupied steps) go through the density network alone; those
+that are reached, before the ray is opaque, have a second set of rows, on which colours and all gradients are found.
+
+Every kernel runs on a CPU too, where `raycast` is its rival and its twin.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import no_type_check
+
+import torch
+import warp as wp
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nerfkit.kernels import products
+from nerfkit.kernels.cells import Cells
+from nerfkit.kernels.contraction import contract
+from nerfkit.kernels.launch import array, launch
+from nerfkit.kernels.lesson import Judge, Learned, Lesson
+from nerfkit.kernels.march import march_within, packed_within, sample_positions
+from nerfkit.kernels.occupancy import observe
+from nerfkit.kernels.raycast import Target, Where
+from nerfkit.kernels.shade import spherical_harmonics
+from nerfkit.types import Met, Rays, Samples
+
+OFFERED = 4
+"""Room for samples that rays are offered, for each that they may reach."""
+_MAX_LOG_DENSITY = wp.constant(15.0)
+_WORDS = {"float32": wp.float32, "bfloat16": wp.bfloat16, "float16": wp.float16}
+
+
+@lru_cache
+def _kernels(word: type) -> tuple[wp.Kernel, ...]:
+    """The kernels that read and write networks' numbers, for those of one type."""
+
+    @wp.func
+    @no_type_check
+    def density(features: wp.array2d(dtype=word), i: int):
+        return wp.exp(wp.min(float(features[i, 0]), _MAX_LOG_DENSITY))
+
+    @wp.func
+    @no_type_check
+    def shade(raw: wp.array2d(dtype=word), i: int):
+        return wp.vec3f(
+            1.0 / (1.0 + wp.exp(-float(raw[i, 0]))),
+            1.0 / (1.0 + wp.exp(-float(raw[i, 1]))),
+            1.0 / (1.0 + wp.exp(-float(raw[i, 2]))),
+        )
+
+    @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
+    def count_reached(
+        first: int,
+        features: wp.array2d(dtype=word),
+        t_starts: wp.array(dtype=float),
+        t_ends: wp.array(dtype=float),
+        packed_info: wp.array2d(dtype=int),
+        limit: float,
+        counts: wp.array(dtype=int),
+    ):
+        r = first + wp.tid()
+        start = packed_info[r, 0]
+        thickness = float(0.0)
+        n = int(0)
+        while n < packed_info[r, 1] and thickness < limit:
+            thickness += density(features, start + n) * (t_ends[start + n] - t_starts[start + n])
+            n += 1
+        counts[r] = n
+
+    @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
+    def list_reached(
+        first: int,
+        features: wp.array2d(dtype=word),
+        t_starts: wp.array(dtype=float),
+        t_ends: wp.array(dtype=float),
+        offered_info: wp.array2d(dtype=int),
+        packed_info: wp.array2d(dtype=int),
+        rows: wp.array(dtype=int),
+        owners: wp.array(dtype=int),
+        values: wp.array(dtype=wp.vec4f),
+        met: wp.array(dtype=float),
+        opacity: wp.array(dtype=float),
+    ):
+        r = first + wp.tid()
+        trans = float(1.0)
+        for k in range(packed_info[r, 1]):
+            i = offered_info[r, 0] + k
+            j = packed_info[r, 0] + k
+            dt = t_ends[i] - t_starts[i]
+            sigma = density(features, i)
+            after = trans * wp.exp(-sigma * dt)
+            rows[j] = i
+            owners[j] = r
+            values[j] = wp.vec4f(0.5 * (t_starts[i] + t_ends[i]), dt, sigma, trans - after)
+            if met.shape[0] > 0:
+                met[i] = sigma
+            trans = after
+        opacity[r] = 1.0 - trans
+
+    @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
+    def add_up(
+        first: int,
+        raw: wp.array2d(dtype=word),
+        values: wp.array(dtype=wp.vec4f),
+        packed_info: wp.array2d(dtype=int),
+        background: wp.array(dtype=wp.vec3f),
+        opacity: wp.array(dtype=float),
+        gathered: wp.array2d(dtype=float),
+        t_sum: wp.array(dtype=float),
+    ):
+        r = first + wp.tid()
+        color = (1.0 - opacity[r]) * background[r]
+        placed = float(0.0)
+        for c in range(3, gathered.shape[1]):
+            gathered[r, c] = 0.0
+        for k in range(packed_info[r, 1]):
+            i = packed_info[r, 0] + k
+            v = values[i]
+            color += v[3] * shade(raw, i)
+            placed += v[3] * v[0]
+            for c in range(3, gathered.shape[1]):
+                gathered[r, c] = gathered[r, c] + v[3] * float(raw[i, c])
+        for c in range(3):
+            gathered[r, c] = color[c]
+        t_sum[r] = placed
+
+    @wp.kernel(module="unique", grid_stride=False)
+    @no_type_check
+    def go_back(
+        first: int,
+        raw: wp.array2d(dtype=word),
+        values: wp.array(dtype=wp.vec4f),
+        packed_info: wp.array2d(dtype=int),
+        background: wp.array(dtype=wp.vec3f),
+        opacity: wp.array(dtype=float),
+        g_gathered: wp.array2d(dtype=float),
+        reach: float,
+        distortion: float,
+        halfway: float,
+        g_raw: wp.array2d(dtype=word),
+        g_log_sigmas: wp.array(dtype=float),
+    ):
+        r = first + wp.tid()
+        g = wp.vec3f(g_gathered[r, 0], g_gathered[r, 1], g_gathered[r, 2])
+        start = packed_info[r, 0]
+        count = packed_info[r, 1]
+        trans = 1.0 - opacity[r]
+        # Of all samples and of those behind the one in hand: sums of weights, and of weights times places.
+        all_placed = float(0.0)
+        later = float(0.0)
+        later_placed = float(0.0)
+        if distortion > 0.0:
+            for k in range(count):
+                v = values[start + k]
+                all_placed += v[3] * v[0] / (v[0] + halfway)
+        behind = trans * wp.dot(g, background[r])
+        for k in range(count):
+            i = start + count - 1 - k
+            v = values[i]
+            color = shade(raw, i)
+            q = wp.dot(g, color)
+            for c in range(3, g_gathered.shape[1]):
+                q += g_gathered[r, c] * float(raw[i, c])
+            if distortion > 0.0:
+                per = 1.0 / (v[0] + halfway)
+                s = v[0] * per
+                d = v[1] * halfway * per * per
+                earlier = opacity[r] - later - v[3]
+                earlier_placed = all_placed - later_placed - v[3] * s
+                q += 2.0 * distortion * (s * (earlier - later) - earlier_placed + later_placed + v[3] * d / 3.0)
+                later += v[3]
+                later_placed += v[3] * s
+            near = wp.min(1.0, (v[0] + 0.5 * v[1]) / reach)
+            near = near * near
+            g_log_sigmas[i] = near * v[1] * v[2] * (trans * q - behind)
+            for c in range(3):
+                g_raw[i, c] = word(near * v[3] * g[c] * color[c] * (1.0 - color[c]))
+            for c in range(3, g_gathered.shape[1]):
+                g_raw[i, c] = word(near * v[3] * g_gathered[r, c])
+            behind += v[3] * q
+            trans += v[3]
+
+    return count_reached, list_reached, add_up, go_back
+
+
+@wp.kernel(module="nerfkit.kernels.stages", grid_stride=False)
+@no_type_check
+def _judge(
+    first: int,
+    rgb: wp.array2d(dtype=float),
+    truth: wp.array(dtype=wp.vec3f),
+    delta: float,
+    factor: float,
+    g_rgb: wp.array2d(dtype=float),
+    losses: wp.array(dtype=float),
+):
+    r = first + wp.tid()
+    loss = float(0.0)
+    for c in range(3):
+        e = rgb[r, c] - truth[r][c]
+        size = wp.abs(e)
+        loss += wp.where(size < delta, 0.5 * e * e, delta * (size - 0.5 * delta))
+        g_rgb[r, c] = factor * wp.clamp(e, -delta, delta)
+    losses[r] = factor * loss
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a forward pass made of rays, and what its way back needs of the reached samples."""
+
+    gathered: Float[Tensor, "n_rays c"]
+    opacity: Float[Tensor, " n_rays"]
+    t_sum: Float[Tensor, " n_rays"]
+    offered: Samples
+    packed_info: Int[Tensor, "n_rays 2"]
+    met: Float[Tensor, " n"]
+    """Densities of the samples that were offered, 0 of those that were not reached; where that was asked for."""
+    positions: Float[Tensor, "n_rows 3"]
+    values: Float[Tensor, "n_rows 4"]
+    """(t, length, density, weight)."""
+    raw: Float[Tensor, "n_rows c"]
+    """What the colour network says."""
+    density_inputs: list[Tensor]
+    color_inputs: list[Tensor]
+    """Of each layer."""
+
+
+def _networks(target: Target) -> tuple[list[Tensor], list[Tensor], torch.dtype]:
+    """The matrices of both networks, in their number format, and that."""
+    dtype = getattr(torch, target.word)
+    density, color = target.networks.density, target.networks.color
+    shapes = [*zip(density[1:], density, strict=False), *zip(color[1:], color, strict=False)]
+    flat = target.weights.detach().to(dtype).split([n * m for n, m in shapes])
+    matrices = [w.view(shape) for w, shape in zip(flat, shapes, strict=True)]
+    return matrices[: len(density) - 1], matrices[len(density) - 1 :], dtype
+
+
+def _n_owned(packed_info: Tensor) -> Int[Tensor, " one"]:
+    """Rows that rays own, on the device; the first counts always, as rows that none owns take theirs from it."""
+    return packed_info[:, 1].sum(dtype=torch.int32).clamp(min=1).view(1)
+
+
+def _forth(
+    target: Target, where: Where, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, meeting: bool
+) -> _Pass:
+    """The forward pass, with room for ``lesson.capacity`` samples that rays reach."""
+    density, color, dtype = _networks(target)
+    count_reached, list_reached, add_up, _ = _kernels(_WORDS[target.word])
+    n, device, capacity = len(rays), rays.rays_o.device, lesson.capacity
+    offered = where
+    if isinstance(where, Cells):
+        offered = march_within(rays, jitter, where.bits, where.blocks, where.stepping, OFFERED * capacity)
+    positions = contract(sample_positions(rays, offered), target.grid.half)
+    encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
+    features, _ = products.forward(encoded, density)
+    limit = -math.log(lesson.early_stop) if lesson.early_stop > 0.0 else math.inf
+    counts = torch.empty(n, dtype=torch.int32, device=device)
+    intervals = [features, offered.t_starts, offered.t_ends, offered.packed_info]
+    launch(count_reached, n, [*intervals, limit, counts], device)
+    packed_info = packed_within(counts, capacity)
+    rows, owners = torch.zeros(2, capacity, dtype=torch.int32, device=device)
+    values = torch.zeros(capacity, 4, device=device)
+    met = torch.zeros(len(offered) if meeting else 0, device=device)
+    opacity, t_sum = torch.empty(2, n, device=device)
+    launch(list_reached, n, [*intervals, packed_info, rows, owners, array(values, wp.vec4f), met, opacity], device)
+    harmonics = spherical_harmonics(rays.rays_d, math.isqrt(target.networks.color[0] - target.networks.density[-1]))
+    seen = torch.cat([features.index_select(0, rows), harmonics.to(dtype).index_select(0, owners)], 1)
+    raw, color_inputs = products.forward(seen, color)
+    _, density_inputs = products.forward(encoded.index_select(0, rows), density)
+    gathered = torch.empty(n, target.networks.color[-1], device=device)
+    inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
+    launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
+    kept = positions.index_select(0, rows), values, raw, density_inputs, color_inputs
+    return _Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
+
+
+def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, g_gathered: Tensor) -> Tensor:
+    """Gradient of the weights; that of the table goes to the grid."""
+    density, color, dtype = _networks(target)
+    go_back = _kernels(_WORDS[target.word])[3]
+    g_raw, g_log_sigmas = torch.zeros_like(done.raw), torch.zeros_like(done.values[:, 0])
+    inputs = [done.raw, array(done.values, wp.vec4f), done.packed_info, array(background, wp.vec3f), done.opacity]
+    inputs += [g_gathered, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway, g_raw, g_log_sigmas]
+    launch(go_back, len(done.packed_info), inputs, done.raw.device)
+    g_seen, g_color = products.backward(g_raw, done.color_inputs, color, True)
+    g_features = g_seen[:, : target.networks.density[-1]].contiguous()
+    g_features[:, 0] = (g_features[:, 0].float() + g_log_sigmas).to(dtype)
+    g_encoded, g_density = products.backward(g_features, done.density_inputs, density, True)
+    target.grid.backward(done.positions, g_encoded, target.table, _n_owned(done.packed_info))
+    return torch.cat([g.reshape(-1) for g in (*g_density, *g_color)])
+
+
+@torch.no_grad()
+def learn(
+    target: Target,
+    where: Where,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    lesson: Lesson,
+    meeting: bool = False,
+    judge: Judge | None = None,
+) -> Learned:
+    """`raycast.learn`, stage by stage: a training step's share, forward, loss and backward.
+
+    ``lesson.capacity`` is the room for samples that rays reach, and `OFFERED` times as many may be offered; rays end
+    where either is used up. Number of samples and loss stay on the device. With ``meeting`` it also tells what rays
+    met, in which every row counts as owned: those that no ray owns have no length.
+    """
+    noting = isinstance(where, Cells) and len(where.window) > 0
+    done = _forth(target, where, rays, jitter, background, lesson, meeting or noting)
+    if judge is None:
+        g_gathered = torch.zeros_like(done.gathered)
+        losses = torch.empty_like(done.opacity)
+        inputs = [done.gathered, array(lesson.truth, wp.vec3f), lesson.delta, lesson.factor, g_gathered, losses]
+        launch(_judge, len(rays), inputs, done.opacity.device)
+        loss, rgb, g_more = losses.sum(), done.gathered[:, :3], ()
+    else:
+        verdict = judge(done.gathered)
+        loss, rgb, g_gathered, g_more = verdict.loss, verdict.rgb, verdict.g_gathered.contiguous(), verdict.g_more
+    g_weights = _back(target, background, lesson, done, g_gathered)
+    if noting:
+        levels = where.window.view(where.stepping.n_levels, -1)
+        observe(sample_positions(rays, done.offered), done.offered, done.met, where.stepping.resolution, levels)
+    met = Met(rays, done.offered, done.met, lesson.truth, background) if meeting else None
+    return Learned(g_weights, rgb, done.opacity, done.packed_info[:, 1].sum(), loss, met, g_more)
