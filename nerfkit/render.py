@@ -16,6 +16,7 @@ from nerfkit.config import Config
 from nerfkit.engines import choose_device
 from nerfkit.fields.conv import corrected
 from nerfkit.fields.hash import HashField
+from nerfkit.kernels import stages
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, gather, keep_visible
 from nerfkit.kernels.launch import parallel
@@ -33,10 +34,10 @@ from nerfkit.types import Field, Rays, Rendered, Sampler, Samples
 
 EARLY_STOP = 1e-3
 """Transmittance at which a picture's ray ends: what lies behind could change no 8-bit pixel."""
-_CHUNK = 4096
-"""Rays that one task renders, about: whole rows, or a square where neighbours take part."""
-_APRONS = 8
-"""Side of such a square, at least, in those of its apron, which it renders for nothing."""
+_CHUNK = {"cpu": 1 << 12, "cuda": 1 << 18}
+"""Rays that one task renders, about, in whole rows."""
+_SIDE, _APRONS = 64, 8
+"""Where neighbours take part a task renders a square: its side in pixels, and in those of its apron, at least."""
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 SAMPLERS = {"grid": OccupancyGrid, "learned": LearnedOccupancy, "proposal": ProposalSampler}
 
@@ -134,14 +135,15 @@ def render_rays(
     ``jitter`` in [0, 1) shifts each ray's lattice of steps: random in training, 0.5 in pictures. A ray ends behind a
     transmittance of `EARLY_STOP`. ``reach`` damps gradients near the camera, see `composite`. ``distance`` and
     ``depth`` are in model units. With a ``capacity``, which bounds the samples of all rays together, or without
-    gradients, a CPU takes each ray through all stages at once (`cast`: the same numbers in a third of the time).
+    gradients, a CPU takes each ray through all stages at once (`raycast.cast`: the same numbers in a third of the
+    time); without gradients, CUDA takes all rays through one stage after the other (`stages.cast`).
     """
-    whole = isinstance(field, HashField) and rays.rays_o.device.type == "cpu"
-    if whole and not background.requires_grad and (capacity > 0 or not torch.is_grad_enabled()):
-        room = capacity if torch.is_grad_enabled() else 0
-        target, where = field.target(), sampler.steps(rays, jitter)
-        rgb, opacity, t_sum, packed_info = cast(target, where, rays, jitter, background, EARLY_STOP, reach, room)
-        return _rendered(rays, rgb, opacity, t_sum, packed_info)
+    learning, on_cpu = torch.is_grad_enabled(), rays.rays_o.device.type == "cpu"
+    whole = isinstance(field, HashField) and not background.requires_grad
+    if whole and (not learning or (on_cpu and capacity > 0)):
+        seen = field.target(), sampler.steps(rays, jitter), rays, jitter, background, EARLY_STOP
+        gathered = cast(*seen, reach, capacity if learning else 0) if on_cpu else stages.cast(*seen)
+        return _rendered(rays, *gathered)
     return render_in_stages(field, sampler, rays, background, jitter, reach).rendered(rays)
 
 
@@ -220,11 +222,13 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
 
     ``background`` is one of `BACKGROUNDS`, or ``sky``: the field's own.
     """
+    if cameras.lens == "pinhole":  # whose rays are found faster than they are sent
+        cameras, index = cameras[[index]].to(model.device), 0
     pixels = cameras.pixel_grid(index)
     height, width = pixels.shape[:2]
-    color = background_color(background)
-    apron, side = model.apron, max(math.isqrt(_CHUNK), _APRONS * model.apron)
-    rows, columns = (side, side) if apron else (max(_CHUNK // width, 1), width)
+    color, chunk = background_color(background).to(model.device), _CHUNK[model.device.type]
+    apron, side = model.apron, max(_SIDE, _APRONS * model.apron)
+    rows, columns = (side, side) if apron else (max(chunk // width, 1), width)
 
     def piece(corner: tuple[int, int]) -> Rendered:
         y, x = corner
@@ -232,7 +236,7 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
         xy = pixels[top : y + rows + apron, left : x + columns + apron]
         h, w = xy.shape[:2]
         behind = None if background == "sky" else color.expand(h * w, 3)
-        rays = cameras.rays(torch.full((h * w,), index), xy.reshape(-1, 2))
+        rays = cameras.rays(torch.full((h * w,), index, device=xy.device), xy.reshape(-1, 2))
         seen, kept = (
             model.render(rays, behind, w),
             (slice(y - top, y - top + rows), slice(x - left, x - left + columns)),

@@ -23,7 +23,7 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.launch import array, launch
 from nerfkit.kernels.lesson import Judge, Learned, Lesson
-from nerfkit.kernels.march import march_within, packed_within, sample_positions
+from nerfkit.kernels.march import march, march_within, packed_within, sample_positions
 from nerfkit.kernels.occupancy import observe
 from nerfkit.kernels.raycast import Target, Where
 from nerfkit.kernels.shade import spherical_harmonics
@@ -224,13 +224,13 @@ class _Pass:
     met: Float[Tensor, " n"]
     """Densities of the samples that were offered, 0 of those that were not reached; where that was asked for."""
     positions: Float[Tensor, "n_rows 3"]
+    encoded: Float[Tensor, "n_rows width"]
     values: Float[Tensor, "n_rows 4"]
     """(t, length, density, weight)."""
     raw: Float[Tensor, "n_rows c"]
     """What the colour network says."""
-    density_inputs: list[Tensor]
     color_inputs: list[Tensor]
-    """Of each layer."""
+    """Of each of its layers."""
 
 
 def _networks(target: Target) -> tuple[list[Tensor], list[Tensor], torch.dtype]:
@@ -251,13 +251,15 @@ def _n_owned(packed_info: Tensor) -> Int[Tensor, " one"]:
 def _forth(
     target: Target, where: Where, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, meeting: bool
 ) -> _Pass:
-    """The forward pass, with room for ``lesson.capacity`` samples that rays reach."""
+    """The forward pass, with room for ``lesson.capacity`` samples that rays reach; with 0, for all there are."""
     density, color, dtype = _networks(target)
     count_reached, list_reached, add_up, _ = _kernels(_WORDS[target.word])
-    n, device, capacity = len(rays), rays.rays_o.device, lesson.capacity
+    n, device = len(rays), rays.rays_o.device
     offered = where
     if isinstance(where, Cells):
-        offered = march_within(rays, jitter, where.bits, where.blocks, where.stepping, OFFERED * capacity)
+        steps = rays, jitter, where.bits, where.blocks, where.stepping
+        offered = march_within(*steps, OFFERED * lesson.capacity) if lesson.capacity else march(*steps)
+    capacity = lesson.capacity or len(offered)
     positions = contract(sample_positions(rays, offered), target.grid.half)
     encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
     features, _ = products.forward(encoded, density)
@@ -274,11 +276,10 @@ def _forth(
     harmonics = spherical_harmonics(rays.rays_d, math.isqrt(target.networks.color[0] - target.networks.density[-1]))
     seen = torch.cat([features.index_select(0, rows), harmonics.to(dtype).index_select(0, owners)], 1)
     raw, color_inputs = products.forward(seen, color)
-    _, density_inputs = products.forward(encoded.index_select(0, rows), density)
     gathered = torch.empty(n, target.networks.color[-1], device=device)
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
     launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
-    kept = positions.index_select(0, rows), values, raw, density_inputs, color_inputs
+    kept = positions.index_select(0, rows), encoded.index_select(0, rows), values, raw, color_inputs
     return _Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
 
 
@@ -293,9 +294,28 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, g_gat
     g_seen, g_color = products.backward(g_raw, done.color_inputs, color, True)
     g_features = g_seen[:, : target.networks.density[-1]].contiguous()
     g_features[:, 0] = (g_features[:, 0].float() + g_log_sigmas).to(dtype)
-    g_encoded, g_density = products.backward(g_features, done.density_inputs, density, True)
+    _, density_inputs = products.forward(done.encoded, density)
+    g_encoded, g_density = products.backward(g_features, density_inputs, density, True)
     target.grid.backward(done.positions, g_encoded, target.table, _n_owned(done.packed_info))
     return torch.cat([g.reshape(-1) for g in (*g_density, *g_color)])
+
+
+@torch.no_grad()
+def cast(
+    target: Target,
+    where: Where,
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    background: Float[Tensor, "n_rays 3"],
+    early_stop: float,
+) -> tuple[Float[Tensor, "n_rays c"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
+    """`raycast.cast`, stage by stage and without a gradient: what rays gather, opacity, sum of weights * t, samples.
+
+    The host waits once, to be told how many samples there are: there is room for all of them.
+    """
+    lesson = Lesson(background.new_empty(0, 3), 0.0, 0.0, early_stop, 0.0, 0)
+    done = _forth(target, where, rays, jitter, background.contiguous(), lesson, meeting=False)
+    return done.gathered, done.opacity, done.t_sum, done.packed_info
 
 
 @torch.no_grad()
