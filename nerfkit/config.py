@@ -225,8 +225,8 @@ class Config:
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
-    engine: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA where it works."""
+    engine: Literal["auto", "cpu", "cuda", "tinycudann", "nerfacc", "tinycudann+nerfacc"] = "auto"
+    """Where and by whom to compute; auto takes CUDA where it works."""
 
     @property
     def has_patches(self) -> bool:

@@ -1,71 +1,82 @@
-"""Which engine serves what on this machine: the choice, the reasons, and ``nerfkit doctor``."""
+"""Which engine serves what on this machine: the choice and its reasons. What is missing, `doctor` tells."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
 
-TOLERANCE = 1e-2
-"""Largest relative error at which a kernel still agrees with its reference: that of half precision, with room."""
+from nerfkit.config import FieldConfig
+from nerfkit.fields import tcnn
+from nerfkit.fields.hash import HashField
 
-TCNN_SOURCE = "git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
+Engine = Literal["auto", "cpu", "cuda", "tinycudann", "nerfacc", "tinycudann+nerfacc"]
+"""``cuda`` is ours alone; tiny-cuda-nn may compute encoding and networks in its place, nerfacc march and composite."""
+
+_TRIED = 1 << 17
+"""Positions by which networks are timed."""
+_WORTH = 0.7
+"""Share of our time below which tiny-cuda-nn is taken by itself: our own step, of which only a part is measured, never
+waits for the device, and one through its modules does."""
 
 
 class EngineError(RuntimeError):
     """An engine that was asked for and cannot work here: one sentence with the reason and what to do."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What `examine` found out about one engine."""
-
-    name: str
-    present: bool
-    """Whether it works here."""
-    detail: str
-    """What was found, or why it does not work."""
-    install: str | None = None
-    """The line that would make it work, where one would."""
-
-
-def choose_device(engine: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(engine: Engine) -> torch.device:
     """The device that serves an engine; ``auto`` takes CUDA where it works.
 
-    Raises EngineError if ``cuda`` is asked for and is not there.
+    Raises EngineError if one is asked for that needs CUDA, and that is not there.
     """
     if engine != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
-    if engine == "cuda":
-        raise EngineError(f"engine cuda: {_why_no_cuda()}; use --engine cpu, or see nerfkit doctor")
+    if engine not in ("cpu", "auto"):
+        raise EngineError(f"engine {engine}: {why_no_cuda()}; use --engine cpu, or see nerfkit doctor")
     return torch.device("cpu")
 
 
-def explain(engine: Literal["auto", "cpu", "cuda"]) -> str:
+def resolve(engine: Engine, config: FieldConfig) -> Engine:
+    """The engine itself for ``auto``: CUDA where it works, with tiny-cuda-nn where that is measured to be faster.
+
+    nerfacc is taken only where it is asked for: its kernels may first have to be built, for minutes. Raises EngineError
+    as `choose_device` does.
+    """
+    if choose_device(engine).type == "cpu":
+        return "cpu"
+    return _fastest(config) if engine == "auto" else engine
+
+
+def serve(field: HashField, engine: Engine) -> None:
+    """Let a field's encoding and networks be computed by an engine that `resolve` named.
+
+    Raises EngineError where it cannot.
+    """
+    if "tinycudann" not in engine:
+        return
+    try:
+        sizes = field.density_network.sizes, field.color_network.sizes
+        field.tcnn = tcnn.Tcnn(field.grid.layout, field.config, *sizes, tcnn.load())
+    except tcnn.TcnnError as error:
+        raise EngineError(f"engine {engine}: {error}; use --engine cuda, or see nerfkit doctor") from None
+
+
+def explain(engine: Engine, config: FieldConfig | None = None) -> str:
     """One line for people: which engine was chosen and why. Raises EngineError as `choose_device` does."""
     if choose_device(engine).type == "cuda":
-        return f"engine: CUDA on {torch.cuda.get_device_name()}"
-    why = "as asked" if engine == "cpu" else _why_no_cuda()
+        taken = engine if config is None else resolve(engine, config)
+        peers = {"tinycudann": "networks by tinycudann", "nerfacc": "marching and compositing by nerfacc"}
+        by = "".join(f", {words}" for name, words in peers.items() if name in taken)
+        return f"engine: CUDA on {torch.cuda.get_device_name()}{by}"
+    why = "as asked" if engine == "cpu" else why_no_cuda()
     return f"engine: CPU with {_threads()} ({why})"
 
 
-def examine() -> list[Finding]:
-    """Try every engine: what is there, what is not and why. Takes seconds: kernels are compiled and compared."""
-    return [check() for check in CHECKS]
-
-
-def _threads() -> str:
-    number = torch.get_num_threads()
-    return f"{number} thread{'s' if number > 1 else ''}"
-
-
-def _why_no_cuda() -> str:
+def why_no_cuda() -> str:
+    """Why torch has no CUDA here, in half a sentence."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if shutil.which("nvidia-smi") is None:
@@ -73,98 +84,32 @@ def _why_no_cuda() -> str:
     return f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, finds no GPU"
 
 
-def _compare(device: str) -> tuple[bool, str]:
-    """Kernels against their plain twins on one device: whether all agree, and the worst in words."""
-    from nerfkit.kernels import self_check  # imports Warp, which the other checks do without
-
-    errors = self_check(torch.device(device))
-    worst = max(errors, key=errors.__getitem__)
-    text = f"{len(errors)} comparisons with the reference, largest relative error {errors[worst]:.1e} ({worst})"
-    return all(error < TOLERANCE for error in errors.values()), text
+def _threads() -> str:
+    number = torch.get_num_threads()
+    return f"{number} thread{'s' if number > 1 else ''}"
 
 
-def _warp(device: str, name: str) -> Finding:
+@lru_cache
+def _fastest(config: FieldConfig) -> Engine:
+    """By the time that densities and their gradients take."""
+    ours = _seconds(config, "cuda")
     try:
-        agrees, text = _compare(device)
-    except ImportError as error:
-        return Finding(name, False, str(error), "pip install warp-lang" if error.name == "warp" else None)
-    except Exception as error:  # whatever a compiler or a driver may say: the doctor reports, it does not fall ill
-        return Finding(name, False, f"its kernels do not run: {_first_line(error)}")
-    version = importlib.metadata.version("warp-lang")
-    return Finding(name, agrees, f"warp {version}; {text}" + ("" if agrees else ": this is wrong, please report it"))
+        theirs = _seconds(config, "tinycudann")
+    except EngineError:
+        return "cuda"
+    return "tinycudann" if theirs < _WORTH * ours else "cuda"
 
 
-def _warp_cpu() -> Finding:
-    return _warp("cpu", "Warp kernels on the CPU")
-
-
-def _cuda() -> Finding:
-    name = "CUDA in torch"
-    if torch.cuda.is_available():
-        capability = ".".join(map(str, torch.cuda.get_device_capability()))
-        return Finding(
-            name, True, f"{torch.cuda.get_device_name()}, capability {capability}, CUDA {torch.version.cuda}"
-        )
-    without = torch.version.cuda is None
-    install = "pip install --force-reinstall torch  (from an index whose build is for CUDA)" if without else None
-    return Finding(name, False, _why_no_cuda(), install)
-
-
-def _warp_cuda() -> Finding:
-    name = "Warp kernels on CUDA"
-    if not torch.cuda.is_available():
-        return Finding(name, False, "needs CUDA in torch")
-    return _warp("cuda", name)
-
-
-def _tinycudann() -> Finding:
-    name = "tinycudann"
-    line = "conda install -c conda-forge tiny-cuda-nn"
-    if torch.cuda.is_available():
-        architecture = "".join(map(str, torch.cuda.get_device_capability()))
-        line += f"  or  TCNN_CUDA_ARCHITECTURES={architecture} pip install --no-build-isolation '{TCNN_SOURCE}'"
-    if importlib.util.find_spec("tinycudann") is None:
-        why = "not installed" if torch.cuda.is_available() else "not installed; it needs an NVIDIA GPU"
-        return Finding(name, False, why, line)
-    try:
-        import tinycudann  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:  # OSError is what it raises without a GPU
-        return Finding(name, False, f"installed, but not usable: {_first_line(error)}", line)
-    return Finding(name, True, "installed and loaded")
-
-
-def _nerfacc() -> Finding:
-    name = "nerfacc"
-    if importlib.util.find_spec("nerfacc") is None:
-        return Finding(name, False, "not installed", "pip install nerfacc")
-    version = importlib.metadata.version("nerfacc")
-    if not torch.cuda.is_available():
-        return Finding(name, False, f"{version} is installed; its kernels need an NVIDIA GPU")
-    # Loading its kernels may build them, for minutes: the doctor only says whether that could work.
-    if shutil.which("nvcc") is None:
-        why = f"{version} is installed; its kernels are built at first use, by nvcc, which is missing"
-        return Finding(name, False, why, "conda install -c nvidia cuda-nvcc")
-    return Finding(name, True, f"{version}; its kernels are built at first use, which takes minutes")
-
-
-def _bf16() -> Finding:
-    """Whether half precision pays on this CPU: asked of the clock, for flags of the processor tell only half of it."""
-    name = "bf16 matmuls in hardware"
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.ones(size, dtype=dtype) for size in ((4096, 64), (64, 64)))
-        times = []
-        for _ in range(30):
-            start = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = sorted(times)[5]
-    gain = seconds[torch.float32] / seconds[torch.bfloat16]
-    return Finding(name, gain > 1.2, f"a product of 4096x64 and 64x64 is {gain:.1f} times as fast in bf16 as in fp32")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-CHECKS: tuple[Callable[[], Finding], ...] = (_warp_cpu, _bf16, _cuda, _warp_cuda, _tinycudann, _nerfacc)
+def _seconds(config: FieldConfig, engine: Engine) -> float:
+    """The median of a few, after some that prepare."""
+    device = torch.device("cuda")
+    field = HashField(config, device)
+    serve(field, engine)
+    positions, times = torch.rand(_TRIED, 3, device=device), []
+    for _ in range(8):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        field.density(positions)[0].sum().backward()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times[3:])[2]

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.config import Config
-from nerfkit.engines import choose_device
+from nerfkit.engines import EngineError, choose_device, resolve, serve
 from nerfkit.fields.conv import corrected
 from nerfkit.fields.hash import HashField
-from nerfkit.kernels import stages
+from nerfkit.kernels import acc, stages
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, gather, keep_visible
 from nerfkit.kernels.launch import parallel
@@ -75,6 +75,8 @@ class Model:
     frame: Frame
     config: Config
     device: torch.device
+    by_nerfacc: bool = False
+    """Whether nerfacc marches and composites."""
 
     @property
     def apron(self) -> int:
@@ -97,7 +99,7 @@ class Model:
                 staged = render_patches(self.field, self.sampler, inside, shape, background, jitter)
                 seen = staged.rendered(inside)
             else:
-                seen = render_rays(self.field, self.sampler, inside, background, jitter)
+                seen = render_rays(self.field, self.sampler, inside, background, jitter, by_nerfacc=self.by_nerfacc)
         scale = self.frame.scale
         return replace(seen, distance=seen.distance / scale, depth=seen.depth / scale)
 
@@ -129,6 +131,7 @@ def render_rays(
     jitter: Float[Tensor, " n_rays"],
     reach: float = 0.0,
     capacity: int = 0,
+    by_nerfacc: bool = False,
 ) -> Rendered:
     """Render rays (model coordinates) over a background; differentiable in the field and the background.
 
@@ -139,12 +142,12 @@ def render_rays(
     time); without gradients, CUDA takes all rays through one stage after the other (`stages.cast`).
     """
     learning, on_cpu = torch.is_grad_enabled(), rays.rays_o.device.type == "cpu"
-    whole = isinstance(field, HashField) and not background.requires_grad
+    whole = isinstance(field, HashField) and not (field.tcnn or by_nerfacc or background.requires_grad)
     if whole and (not learning or (on_cpu and capacity > 0)):
         seen = field.target(), sampler.steps(rays, jitter), rays, jitter, background, EARLY_STOP
         gathered = cast(*seen, reach, capacity if learning else 0) if on_cpu else stages.cast(*seen)
         return _rendered(rays, *gathered)
-    return render_in_stages(field, sampler, rays, background, jitter, reach).rendered(rays)
+    return render_in_stages(field, sampler, rays, background, jitter, reach, by_nerfacc=by_nerfacc).rendered(rays)
 
 
 @dataclass(frozen=True)
@@ -182,14 +185,16 @@ def render_in_stages(
     jitter: Float[Tensor, " n_rays"],
     reach: float = 0.0,
     early_stop: float = EARLY_STOP,
+    by_nerfacc: bool = False,
 ) -> Staged:
     """`render_rays`, one stage after the other over all samples, for who wants to see these."""
-    samples = sampler.sample(rays, jitter)
+    samples = acc.march(sampler.cells(), rays, jitter) if by_nerfacc else sampler.sample(rays, jitter)
     sigmas, features = field.density(sample_positions(rays, samples))
     reached, rows = keep_visible(samples, sigmas.detach(), early_stop)
     seen = take_rows(sigmas[:, None], rows, reached.n_owned)[:, 0]
     rgbs = field.color(take_rows(features, rows, reached.n_owned), rays.rays_d, reached.ray_indices)
-    rgb, opacity, t_sum, weights = composite(seen, rgbs[:, :3], reached, background, reach)
+    put_together = acc.composite if by_nerfacc else composite
+    rgb, opacity, t_sum, weights = put_together(seen, rgbs[:, :3], reached, background, reach)
     if rgbs.shape[1] > 3:
         rgb = torch.cat([rgb, gather(weights, rgbs[:, 3:], reached, reach)], 1)
     return Staged(rgb, opacity, t_sum, weights, reached, samples, sigmas, rows)
@@ -255,18 +260,28 @@ def render_image(model: Renderer, cameras: Cameras, index: int, background: str 
 
 
 def new_model(config: Config, frame: Frame, allowed: Tensor | None = None) -> Model:
-    """An untrained model; ``allowed`` (levels, r, r, r) bool marks the cells that may be occupied."""
-    device = choose_device(config.engine)
+    """An untrained model; ``allowed`` (levels, r, r, r) bool marks the cells that may be occupied.
+
+    Raises EngineError where the engine that the config asks for cannot serve it.
+    """
+    device, engine = choose_device(config.engine), resolve(config.engine, config.field)
+    if "nerfacc" in engine and config.sampler.kind == "proposal":
+        raise EngineError(f"engine {engine}: nerfacc marches through cells, which proposals have none of")
     field = HashField(config.field, device, config.train.seed, frame.n_levels)
+    serve(field, engine)
     near, far = frame.near_plane * frame.scale, frame.far_plane * frame.scale
     sampler = SAMPLERS[config.sampler.kind](config.sampler, frame.n_levels, device, allowed, near, far)
-    return Model(field, sampler, frame, config, device)
+    return Model(field, sampler, frame, config, device, "nerfacc" in engine)
 
 
 def load_model(run: Run) -> Model:
-    """The model of a run's newest whole checkpoint. Raises RunError if there is none that fits."""
-    checkpoint = run.load_checkpoint()
-    model = new_model(run.config, Frame.from_dict(run.frame))
+    """The model of a run's newest whole checkpoint, on the engine that it was trained with, or where that does not work
+    here, by what does. Raises RunError if there is none that fits."""
+    checkpoint, frame = run.load_checkpoint(), Frame.from_dict(run.frame)
+    try:
+        model = new_model(run.config, frame)
+    except EngineError:
+        model = new_model(replace(run.config, engine="auto"), frame)
     restore_model(model, checkpoint)
     return model
 

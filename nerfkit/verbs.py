@@ -37,7 +37,7 @@ def train(words: list[str]) -> int:
         from nerfkit.engines import explain
         from nerfkit.train.tensorboard import with_tensorboard
 
-        say(explain(config.engine))
+        say(explain(config.engine, config.field))
         session = begin(arguments, config, ["nerfkit", "train", *words])
         run, scene = session.run, session.scene
         for text in session.remarks:
@@ -344,7 +344,8 @@ def doctor(words: list[str]) -> int:
     from nerfkit.arguments import Doctor, parse
 
     arguments = parse(Doctor, "doctor", words)
-    from nerfkit.engines import examine, explain
+    from nerfkit.doctor import examine
+    from nerfkit.engines import explain
 
     findings = examine()
     if arguments.json:

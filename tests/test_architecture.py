@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "types", "aside"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
-    ("engines", "provenance", "run", "packed", "render", "tiles"),
+    ("engines", "doctor", "provenance", "run", "packed", "render", "tiles"),
     (
         "foreign",
         "flow",

@@ -36,7 +36,10 @@ def test_a_preset_is_laid_over_the_defaults(tmp_path: Path) -> None:
         ("[field]\nwidth = 32.5", "field.width: expected int, found 32.5"),
         ("[field]\nwidth = true", "field.width: expected int, found True"),
         ("[train]\ntable_lr = '1'", "train.table_lr: expected float, found '1'"),
-        ("engine = 'gpu'", "engine: expected one of auto, cpu, cuda, found 'gpu'"),
+        (
+            "engine = 'gpu'",
+            "engine: expected one of auto, cpu, cuda, tinycudann, nerfacc, tinycudann+nerfacc, found",
+        ),
         ("[sampler]\nrender_weight = -1", "sampler.render_weight: expected 0 or more, found -1.0"),
         ("[sampler]\nn_proposed = 0", "sampler.n_proposed: expected more than 0, found 0"),
         ("[sampler]\nkind = 'proposal'\n[train]\ntiles = '2'", "sampler.kind: tiles are cut from cells"),

@@ -1,16 +1,15 @@
-"""The choice of an engine, and the doctor."""
+"""The choice of an engine."""
 
 from __future__ import annotations
 
-import builtins
-import sys
-from typing import Any
+import re
 
 import pytest
 import torch
 
 from nerfkit import engines
-from nerfkit.engines import EngineError, choose_device, examine, explain
+from nerfkit.config import FieldConfig
+from nerfkit.engines import Engine, EngineError, choose_device, explain, resolve
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
@@ -27,9 +26,10 @@ def test_auto_is_the_cpu_where_there_is_no_cuda_and_says_why() -> None:
 
 
 @without_cuda
-def test_cuda_that_is_not_there_is_told() -> None:
-    with pytest.raises(EngineError, match="engine cuda: .*; use --engine cpu"):
-        choose_device("cuda")
+@pytest.mark.parametrize("engine", ["cuda", "tinycudann", "nerfacc", "tinycudann+nerfacc"])
+def test_cuda_that_is_not_there_is_told(engine: Engine) -> None:
+    with pytest.raises(EngineError, match=re.escape(f"engine {engine}: ") + ".*; use --engine cpu"):
+        choose_device(engine)
 
 
 def test_auto_takes_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,40 +38,30 @@ def test_auto_takes_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_device("cpu").type == "cpu"
 
 
-def test_the_doctor_finds_the_kernels_right() -> None:
-    findings = {finding.name: finding for finding in examine()}
-    assert len(findings) == len(engines.CHECKS)
-    assert findings["Warp kernels on the CPU"].present, findings["Warp kernels on the CPU"].detail
-    assert all(finding.detail for finding in findings.values())
+def test_auto_is_measured_and_what_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, seconds = FieldConfig(), {"cuda": 1.0, "tinycudann": 0.1}
+    assert resolve("cpu", config) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(engines, "_seconds", lambda config, engine: seconds[engine])
+    engines._fastest.cache_clear()
+    assert resolve("auto", config) == "tinycudann" and resolve("cuda", config) == "cuda"
+    assert explain("auto", config) == "engine: CUDA on a GPU, networks by tinycudann"
+    assert explain("tinycudann+nerfacc").endswith("networks by tinycudann, marching and compositing by nerfacc")
+    seconds["tinycudann"] = 0.9
+    engines._fastest.cache_clear()
+    assert resolve("auto", config) == "cuda" and explain("auto", config) == "engine: CUDA on a GPU"
+    engines._fastest.cache_clear()
 
 
-def test_the_doctor_notices_wrong_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nerfkit.kernels.self_check", lambda device: {"march": 1e-7, "composite": 0.3})
-    finding = engines._warp_cpu()
-    assert not finding.present
-    assert "3.0e-01 (composite)" in finding.detail
+def test_auto_is_ours_where_the_other_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(config: FieldConfig, engine: Engine) -> float:
+        if engine == "tinycudann":
+            raise EngineError("it does not load")
+        return 1.0
 
-
-def test_the_doctor_survives_kernels_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(device: torch.device) -> dict[str, float]:
-        raise RuntimeError("no compiler\nand more")
-
-    monkeypatch.setattr("nerfkit.kernels.self_check", fail)
-    finding = engines._warp_cpu()
-    assert not finding.present and finding.detail == "its kernels do not run: no compiler"
-
-
-def test_tinycudann_that_cannot_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = builtins.__import__
-
-    def refuse(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "tinycudann":
-            raise OSError("Unknown compute capability")
-        return load(name, *rest, **more)
-
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.delitem(sys.modules, "tinycudann", raising=False)
-    finding = engines._tinycudann()
-    assert not finding.present
-    assert "Unknown compute capability" in finding.detail and "conda install" in finding.install
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engines, "_seconds", seconds)
+    engines._fastest.cache_clear()
+    assert resolve("auto", FieldConfig()) == "cuda"
+    engines._fastest.cache_clear()

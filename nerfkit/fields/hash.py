@@ -10,7 +10,8 @@ from nerfkit.config import FieldConfig
 from nerfkit.fields.bias import begin_sparse
 from nerfkit.fields.conv import DeferredHead, SampleHead
 from nerfkit.fields.mlp import MLP, network_dtype
-from nerfkit.kernels.contraction import half_of
+from nerfkit.fields.tcnn import Tcnn
+from nerfkit.kernels.contraction import contract, half_of
 from nerfkit.kernels.hashgrid import GridLayout, HashGrid, grid_layout
 from nerfkit.kernels.raycast import Networks, Target
 from nerfkit.kernels.shade import join_directions, spherical_harmonics
@@ -71,12 +72,17 @@ class HashField(nn.Module):
         if config.bias_init:
             begin_sparse(self, config.bias_init)
         self.to(device)
+        self.tcnn: Tcnn | None = None
         self._rounded, self._rounded_from = self.table.detach().half(), self.table._version
 
     def density(self, positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
         """Densities per model unit, and the density network's outputs, which `color` takes."""
-        rounded = self.rounded if self.table.is_cuda else None  # half of the bytes to fetch
-        features = self.density_network(self.grid.encode(positions, self.table, self.dtype, rounded))
+        if self.tcnn is not None:
+            places = contract(positions, self.grid.half)
+            features = self.tcnn.density(places, self.table, [*self.density_network.weights])
+        else:
+            rounded = self.rounded if self.table.is_cuda else None  # half of the bytes to fetch
+            features = self.density_network(self.grid.encode(positions, self.table, self.dtype, rounded))
         return _TruncatedExp.apply(features), features
 
     def color(
@@ -84,7 +90,9 @@ class HashField(nn.Module):
     ) -> Float[Tensor, "n d"]:
         """RGB in [0, 1] of features seen along the unit directions of the rays that own them, then all for the head."""
         harmonics = spherical_harmonics(rays_d, self.config.sh_degree).to(features.dtype)
-        seen = self.color_network(join_directions(features, harmonics, ray_indices)).float()
+        x = join_directions(features, harmonics, ray_indices)
+        said = self.color_network(x) if self.tcnn is None else self.tcnn.color(x, [*self.color_network.weights])
+        seen = said.float()
         return torch.sigmoid(seen) if self.head is None else torch.cat([torch.sigmoid(seen[:, :3]), seen[:, 3:]], 1)
 
     def color_of_patches(

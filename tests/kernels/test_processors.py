@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from nerfkit.engines import TOLERANCE
+from nerfkit.doctor import TOLERANCE
 
 SCRIPT = """
 import json, sys
