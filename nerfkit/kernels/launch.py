@@ -112,6 +112,13 @@ def parallel(fn: Callable[[Item], Result], items: Iterable[Item], device: torch.
     return list(_pool().map(run, enumerate(items)))
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on a device; on the way to CUDA the host need not wait for them to arrive."""
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def array(tensor: Tensor, dtype: Any = None) -> Any:
     """A Warp view of a contiguous tensor, without a copy; it keeps the tensor's memory.
 

@@ -344,7 +344,8 @@ def learn(
         launch(_judge, len(rays), inputs, done.opacity.device)
         loss, rgb, g_more = losses.sum(), done.gathered[:, :3], ()
     else:
-        verdict = judge(done.gathered)
+        with torch.enable_grad():
+            verdict = judge(done.gathered)
         loss, rgb, g_gathered, g_more = verdict.loss, verdict.rgb, verdict.g_gathered.contiguous(), verdict.g_more
     g_weights = _back(target, background, lesson, done, g_gathered)
     if noting:

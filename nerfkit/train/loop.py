@@ -14,6 +14,7 @@ from nerfkit.render import Model, new_model
 from nerfkit.run import Run
 from nerfkit.sampling.seen import seen_cells
 from nerfkit.scene.scene import Scene
+from nerfkit.train.later import Later, Told
 from nerfkit.train.optim import rate_at
 from nerfkit.train.progress import Report
 from nerfkit.train.realign import MOST_BENT
@@ -60,7 +61,7 @@ def fit(
     if resume and run is not None:
         training.restore(run)
     clock = training.clock
-    tally = _Tally(clock)
+    tally, later = _Tally(clock), Later()
     saved = clock.seconds
     started = time.perf_counter() - clock.seconds
     try:
@@ -74,16 +75,14 @@ def fit(
             for policy in training.policies:
                 policy.after_step(training)
             model.sampler.update(clock.step, model.field, learned.mets)
-            clock.n_rays += learned.n_rays
-            clock.n_samples += learned.n_samples
-            clock.samples_per_ray = 0.9 * clock.samples_per_ray + 0.1 * learned.n_samples / learned.n_rays
+            tally.add(later.add(learned.loss, learned.squared_error, learned.n_rays, learned.n_samples))
             refined = training.refine()
             if refined is not None and run is not None:
                 run.log(refined)
             clock.seconds = time.perf_counter() - started
-            tally.add(learned.loss, learned.squared_error)
             if clock.step % config.train.report_every == 0 or clock.progress(config) >= 1.0:
-                report = tally.report(clock, model, rate * config.train.table_lr)
+                tally.add(later.rest())
+                report = tally.report(model, rate * config.train.table_lr)
                 if run is not None:
                     run.log(vars(report))
                 pause = time.perf_counter()
@@ -91,6 +90,7 @@ def fit(
                 started += time.perf_counter() - pause
             if run is not None and clock.seconds - saved > config.train.checkpoint_every:
                 pause = time.perf_counter()
+                tally.add(later.rest())
                 training.save(run)
                 saved = clock.seconds
                 started += time.perf_counter() - pause
@@ -106,19 +106,24 @@ class _Tally:
     """Means and rates since the last report."""
 
     def __init__(self, clock: Clock):
-        self._start(clock)
+        self.clock = clock
+        self._start()
 
-    def _start(self, clock: Clock) -> None:
+    def _start(self) -> None:
+        clock = self.clock
         self.loss = self.error = 0.0
         self.since = (clock.step, clock.seconds, clock.n_rays, clock.n_samples)
 
-    def add(self, loss: float, error: float) -> None:
-        """Count one step."""
-        self.loss += loss
-        self.error += error
+    def add(self, each: Sequence[Told]) -> None:
+        """Count what is known of steps, here and on the clock."""
+        for told in each:
+            self.clock.count(told)
+            self.loss += told.loss
+            self.error += told.squared_error
 
-    def report(self, clock: Clock, model: Model, lr: float) -> Report:
+    def report(self, model: Model, lr: float) -> Report:
         """What happened since the last report, and start anew."""
+        clock = self.clock
         now = (clock.step, clock.seconds, clock.n_rays, clock.n_samples)
         steps, seconds, rays, samples = (a - b for a, b in zip(now, self.since, strict=True))
         progress = clock.progress(model.config)
@@ -135,5 +140,5 @@ class _Tally:
             progress=min(progress, 1.0),
             eta=clock.seconds * (1.0 / progress - 1.0) if 0.0 < progress < 1.0 else 0.0,
         )
-        self._start(clock)
+        self._start()
         return report

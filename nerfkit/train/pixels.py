@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from nerfkit.kernels.launch import sent
 from nerfkit.kernels.pixels import Masks, Pictures, Views, pixel_colors, pixel_rays, usable_pixels
 from nerfkit.poses import SceneError
 from nerfkit.render import BACKGROUNDS
@@ -184,7 +185,7 @@ class Pixels:
             self._prepared[frame] = self._prepare(frame)
         views = self._prepared[frame]
         if views is not None:
-            return pixel_rays(picked.to(self.device), views)
+            return pixel_rays(sent(picked, self.device), views)
         picked = picked.to(self._ends.device)
         view = self.views(picked).to(self._ends.device)
         within = picked - torch.where(view > 0, self._ends[view - 1], 0)
@@ -194,7 +195,7 @@ class Pixels:
 
     def views(self, picked: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Which training view each pixel is of, counted from 0."""
-        return torch.searchsorted(self._ends, picked.to(self._ends.device), right=True).to(self.device)
+        return sent(torch.searchsorted(self._ends, picked.to(self._ends.device), right=True), self.device)
 
     def _prepare(self, frame: Frame) -> Views | None:
         """All that `rays` needs but the pixels, on their device; None where each direction has to be solved for.
@@ -218,12 +219,13 @@ class Pixels:
         """What n pixels are seen before: the scene's plain colour, or random ones."""
         if self.scene.background in BACKGROUNDS:
             return torch.full((n, 3), BACKGROUNDS[self.scene.background], device=self.device)
-        return torch.rand(n, 3, generator=generator).to(self.device)
+        return sent(torch.rand(n, 3, generator=generator), self.device)
 
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
         home = self.pictures.each[0].device
-        return pixel_colors(picked.to(home), self.pictures, background.to(home)).to(self.device)
+        colors = pixel_colors(sent(picked, home), self.pictures, background.to(home))
+        return sent(colors, self.device)
 
 
 def _room(device: torch.device) -> float:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nerfkit.kernels import raycast, stages
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.lesson import Learned, Lesson
-from nerfkit.kernels.raycast import learn
 from nerfkit.render import Model, Staged, render_in_stages, render_patches
 from nerfkit.train.losses import Huber, distortion
 from nerfkit.train.patches import PatchJudge
@@ -20,6 +20,20 @@ from nerfkit.types import Met, Rays
 
 TASK_SAMPLES = 8192
 """Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
+_ROOM, _ROOM_ON_CUDA = 8, 2
+"""Room that a task has for samples, in shares of what it should get."""
+
+
+LEARN = {"cpu": raycast.learn, "cuda": stages.learn}
+"""What takes all rays of a task there and back, on each kind of device."""
+
+
+def room_of(samples_per_step: int, device: torch.device) -> int:
+    """Samples that there is room for in a task, were all tasks alike: a young field is fog.
+
+    On a CPU it costs nothing to have more. On CUDA rows are computed whether a ray owns them or not.
+    """
+    return _ROOM * TASK_SAMPLES if device.type == "cpu" else _ROOM_ON_CUDA * samples_per_step
 
 
 @dataclass(frozen=True)
@@ -46,13 +60,13 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
     Each task takes a share of the single pixels and one of the patches, so that all take as long; their number and the
     order of the parts no machine changes.
     """
-    on_cpu = model.device.type == "cpu"
     n_tasks = n_tasks_of(model.config.train.samples_per_step, model.device)
     n = len(batch.rays) - sum(len(judge.truth) for judge in batch.judges)
     bounds = [n * i // n_tasks for i in range(n_tasks + 1)]
     for judge in batch.judges:
         bounds.append(bounds[-1] + len(judge.truth))
-    watched, target = model.sampler.watches(), model.field.target() if on_cpu else None
+    watched, learn = model.sampler.watches(), LEARN[model.device.type]
+    target = None if model.field.tcnn or model.by_nerfacc else model.field.target()
 
     def learn_part(i: int) -> Learned | None:
         part = slice(bounds[i], bounds[i + 1])
@@ -88,7 +102,8 @@ def learn_in_stages(
         shape, alike = (len(rays) // size**2, size, size), jitter[:: size**2].repeat_interleave(size**2)
         staged = render_patches(field, sampler, rays, shape, background, alike, lesson.reach)
     else:
-        staged = render_in_stages(field, sampler, rays, background, jitter, lesson.reach, lesson.early_stop)
+        ways = lesson.reach, lesson.early_stop, model.by_nerfacc
+        staged = render_in_stages(field, sampler, rays, background, jitter, *ways)
     if judge is None:
         rgb, g_more = staged.rgb[:, :3].detach(), ()
         loss = Huber(lesson.delta, lesson.factor)(staged.rgb[:, :3], lesson.truth)
@@ -99,9 +114,12 @@ def learn_in_stages(
         loss = (staged.rgb * verdict.g_gathered).sum()  # of the same gradient
     if lesson.distortion:
         loss = loss + lesson.distortion * distortion(staged.weights, staged.reached, lesson.halfway)
-    # The table is named so that its backward pass runs, which adds to its gradient itself and returns none.
+    # The table is named so that its backward pass runs, which adds to its gradient itself and returns none; that of
+    # tiny-cuda-nn returns one.
     parameters = [*field.network_parameters(), *neighbours, field.table]
-    *gradients, _ = torch.autograd.grad(loss, parameters, allow_unused=True)
+    *gradients, g_table = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if g_table is not None:
+        field.table.grad = g_table if field.table.grad is None else field.table.grad.add_(g_table)
     n = len(gradients) - len(neighbours)
     flat, g_more = torch.cat([gradient.reshape(-1) for gradient in gradients[:n]]), (*g_more, *gradients[n:])
     met = _met(rays, staged, lesson.truth, background) if sampler.watches() else None

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
+from nerfkit.kernels.launch import sent
 from nerfkit.kernels.lesson import Lesson
 from nerfkit.render import Model, restore_model
 from nerfkit.run import Run
@@ -21,19 +21,18 @@ from nerfkit.scene.store import room_for_pictures
 from nerfkit.train.align import Alignment, joined
 from nerfkit.train.detail import every
 from nerfkit.train.exposure import Exposure
+from nerfkit.train.later import Told, known
 from nerfkit.train.losses import LOSSES, Huber
 from nerfkit.train.optim import Optimizer
 from nerfkit.train.patches import Detail, PatchLoss, Windows, detail_of, draw, judges_of, share_at
 from nerfkit.train.pixels import Patches, Pixels
 from nerfkit.train.realign import Realignment
 from nerfkit.train.refine import Poses
-from nerfkit.train.step import TASK_SAMPLES, Batch, learn_batch, n_tasks_of
+from nerfkit.train.step import Batch, learn_batch, n_tasks_of, room_of
 from nerfkit.types import Met
 
 _HALFWAY = 20.0
 """Distance of the subject in near planes, as scenes are framed."""
-_ROOM = 8
-"""Room that a task has for samples, in shares of what it should get: a young field is fog."""
 
 
 @dataclass
@@ -47,6 +46,12 @@ class Clock:
     samples_per_ray: float = 64.0
     """Running mean, from which the number of rays of the next step follows."""
 
+    def count(self, told: Told) -> None:
+        """What a step took."""
+        self.n_rays += told.n_rays
+        self.n_samples += told.n_samples
+        self.samples_per_ray = 0.9 * self.samples_per_ray + 0.1 * told.n_samples / told.n_rays
+
     def progress(self, config: Config) -> float:
         """Share of the training that is done."""
         return self.step / config.train.steps if config.train.steps else self.seconds / config.train.time_budget
@@ -56,12 +61,13 @@ class Clock:
 class Step:
     """What came of a training step, beside the gradients."""
 
-    loss: float
-    squared_error: float
+    loss: float | Tensor
+    """This and the following numbers are still on the device where that is CUDA: see `Later`."""
+    squared_error: float | Tensor
     """Its mean over channels and those rays that were drawn from everywhere alike."""
     n_rays: int
     """As many as were asked for, or about so many where some come in patches."""
-    n_samples: int
+    n_samples: int | Tensor
     mets: list[Met]
     """What the rays met, part by part, where the sampler watches."""
 
@@ -140,7 +146,7 @@ class Training:
         share = share_at(self.clock.step, self.clock.progress(model.config), model.config)
         drawn = draw(pixels, n_rays, share, config, self.generator)
         n_rays = len(drawn.picked)
-        jitter = torch.rand(n_rays, generator=self.generator).to(model.device)
+        jitter = sent(torch.rand(n_rays, generator=self.generator), model.device)
         backdrops = pixels.background(drawn.n_draws, self.generator)
         rays, background = pixels.rays(drawn.picked, model.frame), drawn.each(backdrops)
         sky = model.field.behind(rays.rays_d) if pixels.scene.has_sky else None
@@ -152,7 +158,8 @@ class Training:
             truth = photograph / exposure.gains(self.clock.step)[view]
         loss, reach = LOSSES[config.loss], config.gradient_reach * model.frame.near_plane * model.frame.scale
         halfway = _HALFWAY * model.frame.near_plane * model.frame.scale
-        limits = (config.early_stop, reach, _ROOM * TASK_SAMPLES, config.distortion / n_rays, halfway)
+        room = room_of(config.samples_per_step, model.device)
+        limits = (config.early_stop, reach, room, config.distortion / n_rays, halfway)
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         windows = self._windows(drawn.patches, backdrops[len(drawn.singles) :])
         n_tasks = n_tasks_of(config.samples_per_step, model.device)
@@ -178,8 +185,8 @@ class Training:
             weight.grad = sum((parts[i] for parts in more), torch.zeros_like(weight))
         # Rays that were sent where there is most to be wrong about are no sample of the pictures.
         fair = torch.cat([~every(config.detail_share, len(drawn.singles)), torch.ones(n_rays - len(drawn.singles)) > 0])
-        fair = fair.to(model.device)
-        error = mse_loss(rgb[fair], truth[fair]).item()
+        share = sent(fair / fair.sum(), model.device)
+        error = known((share * (rgb - truth).square().mean(1)).sum())
         mets = [one.met for one in learned if one.met is not None]
         return Step(sum(one.loss for one in learned), error, n_rays, sum(one.n_samples for one in learned), mets)
 

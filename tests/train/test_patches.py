@@ -221,7 +221,7 @@ def gradients(scene: Scene, monkeypatch: pytest.MonkeyPatch, staged: bool) -> tu
         model.field.head.sides[1].normal_(generator=generator(4))
     if staged:
         learn = stepping.learn_in_stages
-        monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
+        monkeypatch.setitem(stepping.LEARN, "cpu", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
     training = Training.new(scene, model)
     training.clock.step = 12  # late enough for patches
     step = training.learn(600)
@@ -241,8 +241,7 @@ def test_a_step_is_the_same_by_whole_rays_and_in_stages(scene: Scene, monkeypatc
 
 def test_the_samples_of_a_large_patch_have_room(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, patch_size=30))
-    monkeypatch.setattr("nerfkit.train.training._ROOM", 1)
-    monkeypatch.setattr("nerfkit.train.training.TASK_SAMPLES", 1024)  # room for each of four tasks, were they alike
+    monkeypatch.setattr("nerfkit.train.training.room_of", lambda *asked: 1024)  # of four tasks, were they alike
 
     def n_samples(staged: bool) -> int:
         training = Training.new(scene, model_of(scene, config))
@@ -250,7 +249,7 @@ def test_the_samples_of_a_large_patch_have_room(scene: Scene, monkeypatch: pytes
         if staged:
             learn = stepping.learn_in_stages
             model = training.model
-            monkeypatch.setattr(stepping, "learn", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
+            monkeypatch.setitem(stepping.LEARN, "cpu", lambda target, where, *call: learn(model, *call[:-2], call[-1]))
         return training.learn(64).n_samples
 
     whole = n_samples(False)
@@ -326,7 +325,7 @@ def test_pieces_of_a_picture_with_convolutions_at_samples_are_the_picture(
     white = torch.ones(len(xy), 3)
     whole = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white, width)
     alone = model.render(scene.cameras.rays(torch.zeros(len(xy), dtype=torch.long), xy), white)
-    monkeypatch.setattr(rendering, "_CHUNK", side**2)
+    monkeypatch.setattr(rendering, "_SIDE", side)
     monkeypatch.setattr(rendering, "_APRONS", 0)
     picture = render_image(model, scene.cameras, 0)
     assert (picture.rgb.view(-1, 3) - whole.rgb).abs().max() < 1 / 255 / 8
