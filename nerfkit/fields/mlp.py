@@ -1,6 +1,7 @@
 """A multilayer perceptron without biases, as tiny-cuda-nn has it, in the fastest number format of the machine."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +48,18 @@ class _Products(torch.autograd.Function):
         return x_gradient, *reversed(gradients)
 
 
+def products(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
+    """What takes x and the weights of such a network: one kernel where Triton serves, torch's products elsewhere."""
+    if device.type == "cuda":
+        try:
+            from nerfkit.kernels import fused  # loads Triton, which a CPU has no use for
+        except ImportError:
+            return _Products.apply
+        if fused.serves(sizes, dtype, device):
+            return fused.mlp
+    return _Products.apply
+
+
 class MLP(nn.Module):
     """``n_hidden`` hidden layers of ``width`` neurons with ReLU, linear at the end; fp32 weights, no biases."""
 
@@ -61,7 +74,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
         """The network's outputs, in the number format of x."""
-        return _Products.apply(x, *self.weights)
+        return products(self.sizes, x.dtype, x.device)(x, *self.weights)
 
     def layer_by_layer(self, x: Float[Tensor, "n n_in"]) -> list[Float[Tensor, "n _"]]:
         """What each layer says of x, in float32: the hidden ones after their ReLU, and the last."""
