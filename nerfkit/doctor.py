@@ -84,6 +84,18 @@ def _warp_cuda() -> Finding:
     return _warp("cuda", name)
 
 
+def _triton() -> Finding:
+    name = "Triton networks on CUDA"
+    if not torch.cuda.is_available():
+        return Finding(name, False, "needs CUDA in torch")
+    try:
+        from nerfkit.kernels import fused
+    except ImportError as error:
+        return Finding(name, False, f"{error}; networks are torch's products", "pip install triton")
+    agrees, text = fused.trial(torch.device("cuda", torch.cuda.current_device()))
+    return Finding(name, agrees, text if agrees else f"{text}; networks are torch's products")
+
+
 _TCNN_SAYS = (
     (r"Unknown compute capability", "it looks for a GPU when it loads, and torch sees none here"),
     (r"compatible tinycudann extension|no kernel image", "it was built for another kind of GPU than this one"),
@@ -190,4 +202,4 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (_warp_cpu, _bf16, _cuda, _warp_cuda, _tinycudann, _nerfacc)
+CHECKS: tuple[Callable[[], Finding], ...] = (_warp_cpu, _bf16, _cuda, _warp_cuda, _triton, _tinycudann, _nerfacc)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,6 +29,26 @@ def test_the_doctor_notices_wrong_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     finding = doctor._warp_cpu()
     assert not finding.present
     assert "3.0e-01 (composite)" in finding.detail
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_the_doctor_says_what_the_trial_of_networks_found(agrees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = ModuleType("fused")
+    fused.trial = lambda device: (agrees, "2 comparisons")
+    monkeypatch.setitem(sys.modules, "nerfkit.kernels.fused", fused)
+    monkeypatch.setattr("nerfkit.kernels.fused", fused, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    finding = doctor._triton()
+    assert finding.present == agrees
+    assert finding.detail == "2 comparisons" + ("" if agrees else "; networks are torch's products")
+
+
+def test_the_doctor_names_triton_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "nerfkit.kernels.fused", None)
+    monkeypatch.delattr("nerfkit.kernels.fused", raising=False)
+    assert doctor._triton().install == "pip install triton"
 
 
 def test_the_doctor_survives_kernels_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from nerfkit.kernels.products import mlp, network_by
 
 
 @lru_cache
@@ -16,35 +17,6 @@ def network_dtype(device_type: str) -> torch.dtype:
         return torch.bfloat16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-class _Products(torch.autograd.Function):
-    """x -> relu(x W1^T) -> ... -> x Wn^T; activations are kept in the number format of x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
-        rounded = [w.to(x.dtype) for w in weights]
-        activations = [x]
-        for i, w in enumerate(rounded):
-            x = torch.mm(x, w.t())
-            if i < len(rounded) - 1:
-                x.relu_()
-                activations.append(x)
-        ctx.save_for_backward(*activations, *rounded)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        n = len(ctx.saved_tensors) // 2
-        activations, weights = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
-        gradients: list[Tensor | None] = []
-        for i in reversed(range(n)):
-            gradients.append(torch.mm(gradient.t(), activations[i]).float())
-            if i > 0:
-                gradient = torch.mm(gradient, weights[i])
-                gradient = torch.ops.aten.threshold_backward(gradient, activations[i], 0)
-        x_gradient = torch.mm(gradient, weights[0]) if ctx.needs_input_grad[0] else None
-        return x_gradient, *reversed(gradients)
 
 
 class MLP(nn.Module):
@@ -61,7 +33,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
         """The network's outputs, in the number format of x."""
-        return _Products.apply(x, *self.weights)
+        return mlp(x, [*self.weights], network_by(self.sizes, x.dtype, x.device))
 
     def layer_by_layer(self, x: Float[Tensor, "n n_in"]) -> list[Float[Tensor, "n _"]]:
         """What each layer says of x, in float32: the hidden ones after their ReLU, and the last."""

@@ -283,6 +283,27 @@ def _check_raycast(device: torch.device) -> dict[str, float]:
     return errors | {f"learning, {name}": relative_error(*pair) for name, *pair in zip(names, *lessons, strict=True)}
 
 
+def compare_networks(device: torch.device) -> dict[str, float]:
+    """The same for whole networks on a GPU, which Triton's kernels compute: ImportError where it is not installed."""
+    from nerfkit.kernels import fused
+
+    generator, errors = _generator(), {}
+    for sizes in ((32, 64, 16), (32, 64, 64, 3)):
+        pairs = zip(sizes, sizes[1:], strict=False)
+        weights = [(torch.randn(b, a, generator=generator) / a**0.5).to(device).requires_grad_() for a, b in pairs]
+        x, seed = (torch.randn(500, n, generator=generator).to(device, torch.bfloat16) for n in (sizes[0], sizes[-1]))
+        inputs = [x.requires_grad_(), *weights]
+        results = []
+        with torch.enable_grad():
+            for op in (fused.mlp, reference.mlp):
+                y = op(*inputs)
+                results.append([y, *torch.autograd.grad(y, inputs, seed)])
+        names = ("values", "gradient of x", *(f"of weights {i}" for i in range(1, len(sizes))))
+        network = "-".join(map(str, sizes))
+        errors |= {f"{network}, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+    return errors
+
+
 CHECKS: tuple[Callable[[torch.device], dict[str, float]], ...] = (
     _check_pixels,
     _check_grid,

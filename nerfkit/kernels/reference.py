@@ -262,6 +262,13 @@ def join_directions(
     return torch.cat([features, harmonics[ray_indices.long()]], 1)
 
 
+def mlp(x: Float[Tensor, "n n_in"], *weights: Float[Tensor, "_ _"]) -> Float[Tensor, "n n_out"]:
+    """x -> relu(x W_1^T) -> ... -> x W_n^T, in the format of x throughout; differentiable in all."""
+    for w in weights[:-1]:
+        x = torch.relu(x @ w.to(x.dtype).T)
+    return x @ weights[-1].to(x.dtype).T
+
+
 def spherical_harmonics(d: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n degree_squared"]:
     """Real spherical harmonics l = 0 .. degree - 1, m = -l .. l, with the Condon-Shortley phase (-1)^m.
 

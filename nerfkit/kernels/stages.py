@@ -11,6 +11,7 @@ Every kernel runs on a CPU too, where `raycast` is its rival and its twin.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import no_type_check
 
 import torch
@@ -18,13 +19,13 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerfkit.kernels import products
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.launch import array, launch
 from nerfkit.kernels.lesson import Judge, Learned, Lesson
 from nerfkit.kernels.march import march, march_within, packed_within, sample_positions
 from nerfkit.kernels.occupancy import observe
+from nerfkit.kernels.products import network_by
 from nerfkit.kernels.raycast import Target, Where
 from nerfkit.kernels.shade import spherical_harmonics
 from nerfkit.types import Met, Rays, Samples
@@ -229,18 +230,41 @@ class _Pass:
     """(t, length, density, weight)."""
     raw: Float[Tensor, "n_rows c"]
     """What the colour network says."""
-    color_inputs: list[Tensor]
-    """Of each of its layers."""
+    color_kept: list[Tensor]
+    """What its way back wants."""
 
 
-def _networks(target: Target) -> tuple[list[Tensor], list[Tensor], torch.dtype]:
-    """The matrices of both networks, in their number format, and that."""
-    dtype = getattr(torch, target.word)
-    density, color = target.networks.density, target.networks.color
-    shapes = [*zip(density[1:], density, strict=False), *zip(color[1:], color, strict=False)]
-    flat = target.weights.detach().to(dtype).split([n * m for n, m in shapes])
-    matrices = [w.view(shape) for w, shape in zip(flat, shapes, strict=True)]
-    return matrices[: len(density) - 1], matrices[len(density) - 1 :], dtype
+@dataclass(frozen=True)
+class _Network:
+    """One of a target's networks: its matrices, and what computes it."""
+
+    weights: list[Tensor]
+    by: ModuleType
+
+    @classmethod
+    def of(cls, flat: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> "_Network":
+        """From all its numbers in one row."""
+        shapes = [*zip(sizes[1:], sizes, strict=False)]
+        each = flat.split([n * m for n, m in shapes])
+        weights = [w.view(shape) for w, shape in zip(each, shapes, strict=True)]
+        return cls(weights, network_by(sizes, dtype, flat.device))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Its outputs, and what `backward` wants."""
+        return self.by.forward(x, self.weights)
+
+    def backward(self, gradient: Tensor, kept: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of its inputs and its weights."""
+        return self.by.backward(gradient, kept, self.weights, True)
+
+
+def _networks(target: Target) -> tuple[_Network, _Network, torch.dtype]:
+    """That of densities, that of colours, and their number format."""
+    dtype, networks = getattr(torch, target.word), target.networks
+    n_density = sum(a * b for a, b in zip(networks.density, networks.density[1:], strict=False))
+    flat = target.weights.detach().split([n_density, networks.n_weights - n_density])
+    density, color = (_Network.of(*pair, dtype) for pair in zip(flat, (networks.density, networks.color), strict=True))
+    return density, color, dtype
 
 
 def _n_owned(packed_info: Tensor) -> Int[Tensor, " one"]:
@@ -262,7 +286,7 @@ def _forth(
     capacity = lesson.capacity or len(offered)
     positions = contract(sample_positions(rays, offered), target.grid.half)
     encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
-    features, _ = products.forward(encoded, density)
+    features, _ = density.forward(encoded)
     limit = -math.log(lesson.early_stop) if lesson.early_stop > 0.0 else math.inf
     counts = torch.empty(n, dtype=torch.int32, device=device)
     intervals = [features, offered.t_starts, offered.t_ends, offered.packed_info]
@@ -275,11 +299,11 @@ def _forth(
     launch(list_reached, n, [*intervals, packed_info, rows, owners, array(values, wp.vec4f), met, opacity], device)
     harmonics = spherical_harmonics(rays.rays_d, math.isqrt(target.networks.color[0] - target.networks.density[-1]))
     seen = torch.cat([features.index_select(0, rows), harmonics.to(dtype).index_select(0, owners)], 1)
-    raw, color_inputs = products.forward(seen, color)
+    raw, color_kept = color.forward(seen)
     gathered = torch.empty(n, target.networks.color[-1], device=device)
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
     launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
-    kept = positions.index_select(0, rows), encoded.index_select(0, rows), values, raw, color_inputs
+    kept = positions.index_select(0, rows), encoded.index_select(0, rows), values, raw, color_kept
     return _Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
 
 
@@ -291,11 +315,10 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, g_gat
     inputs = [done.raw, array(done.values, wp.vec4f), done.packed_info, array(background, wp.vec3f), done.opacity]
     inputs += [g_gathered, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway, g_raw, g_log_sigmas]
     launch(go_back, len(done.packed_info), inputs, done.raw.device)
-    g_seen, g_color = products.backward(g_raw, done.color_inputs, color, True)
+    g_seen, g_color = color.backward(g_raw, done.color_kept)
     g_features = g_seen[:, : target.networks.density[-1]].contiguous()
     g_features[:, 0] = (g_features[:, 0].float() + g_log_sigmas).to(dtype)
-    _, density_inputs = products.forward(done.encoded, density)
-    g_encoded, g_density = products.backward(g_features, density_inputs, density, True)
+    g_encoded, g_density = density.backward(g_features, density.forward(done.encoded)[1])
     target.grid.backward(done.positions, g_encoded, target.table, _n_owned(done.packed_info))
     return torch.cat([g.reshape(-1) for g in (*g_density, *g_color)])
 

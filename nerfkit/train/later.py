@@ -22,25 +22,25 @@ class Told:
     n_samples: int
 
 
-@dataclass(frozen=True)
 class _Coming:
-    """Numbers on their way to the host, and the event after which they are there."""
+    """Numbers on their way from CUDA to the host."""
 
-    numbers: Tensor
-    arrived: torch.cuda.Event
-    n_rays: int
+    def __init__(self, numbers: Tensor):
+        self._here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
+        self._arrived = torch.cuda.Event()
+        self._arrived.record()
 
-    def read(self) -> Told:
-        self.arrived.synchronize()
-        loss, error, n_samples = self.numbers.tolist()
-        return Told(loss, error, self.n_rays, int(n_samples))
+    def read(self) -> list[float]:
+        """Them, once they are there."""
+        self._arrived.synchronize()
+        return self._here.tolist()
 
 
 class Later:
     """The numbers of successive steps, each told once and in their order."""
 
     def __init__(self) -> None:
-        self._coming: deque[_Coming] = deque()
+        self._coming: deque[tuple[_Coming, int]] = deque()
 
     def add(
         self, loss: float | Tensor, squared_error: float | Tensor, n_rays: int, n_samples: int | Tensor
@@ -49,20 +49,18 @@ class Later:
         of `LAG` steps before, if there was one."""
         if not isinstance(loss, Tensor):
             return [Told(loss, float(squared_error), n_rays, int(n_samples))]
-        numbers = torch.stack(
-            [torch.as_tensor(x, device=loss.device).double() for x in (loss, squared_error, n_samples)]
-        )
-        here = torch.empty(3, dtype=torch.float64, pin_memory=True).copy_(torch.stack([*each]), non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self._coming.append(_Coming(here, arrived, n_rays))
-        return [self._coming.popleft().read()] if len(self._coming) > LAG else []
+        each = (torch.as_tensor(x, device=loss.device).double() for x in (loss, squared_error, n_samples))
+        self._coming.append((_Coming(torch.stack([*each])), n_rays))
+        return [self._next()] if len(self._coming) > LAG else []
+
+    def _next(self) -> Told:
+        coming, n_rays = self._coming.popleft()
+        loss, error, n_samples = coming.read()
+        return Told(loss, error, n_rays, int(n_samples))
 
     def rest(self) -> list[Told]:
         """All that is still to come."""
-        told = [coming.read() for coming in self._coming]
-        self._coming.clear()
-        return told
+        return [self._next() for _ in range(len(self._coming))]
 
 
 def known(number: Tensor) -> float | Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from compare import assert_close
 from torch import Tensor
 
 from nerfkit.fields.mlp import MLP, network_dtype
+from nerfkit.kernels import products
+from nerfkit.kernels.products import network_by
 
 
 def plain(x: Tensor, weights: list[Tensor]) -> Tensor:
@@ -59,6 +64,36 @@ def test_an_input_without_gradient_gets_none(device: torch.device) -> None:
     network, x, _ = make(1, 10, device)
     network(x.detach()).sum().backward()
     assert x.grad is None and all(w.grad is not None for w in network.weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torch_multiplies_on_a_cpu_and_where_triton_is_absent(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert network_by((32, 64, 16), dtype, torch.device("cpu")) is products
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in ("nerfkit.kernels.fused", "nerfkit.kernels.cubin"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr("nerfkit.kernels.fused", raising=False)
+    assert network_by((32, 64, 16), dtype, torch.device("cuda", 0)) is products
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_one_kernel_takes_on_a_gpu_the_networks_that_it_serves(serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = ModuleType("fused")
+    fused.serves = lambda *network: serves
+    monkeypatch.setitem(sys.modules, "nerfkit.kernels.fused", fused)
+    monkeypatch.setattr("nerfkit.kernels.fused", fused, raising=False)
+    taken = network_by((32, 64, 16), torch.bfloat16, torch.device("cuda", 0))
+    assert taken is (fused if serves else products)
+
+
+def test_a_cpu_does_not_load_triton() -> None:
+    script = "import sys, torch, nerfkit.cli, nerfkit.train.loop; from nerfkit.fields.mlp import MLP\n"
+    script += (
+        "MLP(32, 64, 1, 16, torch.Generator())(torch.ones(9, 32)).sum().backward(); sys.exit('triton' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0
 
 
 def test_weights_start_within_their_bound() -> None:
