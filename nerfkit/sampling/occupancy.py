@@ -69,7 +69,8 @@ class OccupancyGrid:
         if not torch.is_grad_enabled():
             return self._baked
         stepping = while_young(self.stepping, self._step, self.config.warmup_steps)
-        return replace(self._baked, stepping=stepping, window=self._window.view(-1))
+        noted = self._window.view(-1) if self._window.device.type == "cpu" else self._baked.window
+        return replace(self._baked, stepping=stepping, window=noted)
 
     def steps(self, rays: Rays, jitter: Float[Tensor, " n_rays"]) -> Cells:
         """The cells as they are now: a kernel of whole rays marches itself."""

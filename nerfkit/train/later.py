@@ -36,6 +36,10 @@ class _Coming:
         return self._here.tolist()
 
 
+def _on_its_way(number: float | Tensor) -> bool:
+    return isinstance(number, Tensor) and number.is_cuda
+
+
 class Later:
     """The numbers of successive steps, each told once and in their order."""
 
@@ -47,8 +51,8 @@ class Later:
     ) -> list[Told]:
         """Those of another step; returns what is known by now: this one where they are numbers already, else the one
         of `LAG` steps before, if there was one."""
-        if not isinstance(loss, Tensor):
-            return [Told(loss, float(squared_error), n_rays, int(n_samples))]
+        if not _on_its_way(loss):
+            return [Told(float(loss), float(squared_error), n_rays, int(n_samples))]
         each = (torch.as_tensor(x, device=loss.device).double() for x in (loss, squared_error, n_samples))
         self._coming.append((_Coming(torch.stack([*each])), n_rays))
         return [self._next()] if len(self._coming) > LAG else []
@@ -65,4 +69,4 @@ class Later:
 
 def known(number: Tensor) -> float | Tensor:
     """A number of the device: itself on a CPU, on CUDA still to be told."""
-    return number if number.is_cuda else number.item()
+    return number if _on_its_way(number) else number.item()

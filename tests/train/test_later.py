@@ -25,6 +25,7 @@ class Arrived:
 @pytest.mark.parametrize("n", [0, 1, LAG, LAG + 1, 10])
 def test_what_is_on_its_way_is_told_in_its_order(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(later, "_Coming", Arrived)
+    monkeypatch.setattr(later, "_on_its_way", lambda number: True)
     numbers, told = Later(), []
     for i in range(n):
         now = numbers.add(torch.tensor(i / 4), torch.tensor(i / 8), i, torch.tensor(100 * i))

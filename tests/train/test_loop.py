@@ -15,12 +15,14 @@ import torch
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, TrainConfig
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels import launch as launching
+from nerfkit.kernels import stages
 from nerfkit.kernels.lesson import Learned
 from nerfkit.render import SAMPLERS, Model, load_model, render_image
 from nerfkit.run import Checkpoint, Run
 from nerfkit.sampling.occupancy import OccupancyGrid
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene
+from nerfkit.train import step
 from nerfkit.train import training as stepping
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.pixels import Pixels
@@ -83,6 +85,18 @@ def test_training_lowers_the_loss_and_draws_the_ball(scene: Scene, tmp_path: Pat
     picture = render_image(load_model(run), scene.cameras, view)
     alpha = torch.from_numpy(scene.images[view][..., 3] / 255.0)
     assert float((picture.opacity - alpha).abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_training_by_stages_learns_as_much(kind: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = replace(CONFIG.train, steps=60, samples_per_step=8192, report_every=20)
+    config = replace(CONFIG, train=train, sampler=replace(CONFIG.sampler, kind=kind))
+    first, *_, whole = fit(scene, config)
+    monkeypatch.setitem(step.LEARN, "cpu", stages.learn)
+    monkeypatch.setattr("nerfkit.train.training.room_of", lambda *asked: 16384)
+    staged = list(fit(scene, config))[-1]
+    assert abs(staged.psnr - whole.psnr) < 0.1 and staged.psnr > first.psnr + 1.0
+    assert abs(staged.samples_per_ray - whole.samples_per_ray) < 0.1 * whole.samples_per_ray
 
 
 def test_a_seed_gives_the_same_numbers_twice(scene: Scene, tmp_path: Path) -> None:
