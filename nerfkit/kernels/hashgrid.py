@@ -268,7 +268,8 @@ class HashGrid:
             torch.tensor(layout.resolutions, dtype=torch.int32, device=device),
             torch.tensor(layout.offsets, dtype=torch.int32, device=device),
         ]
-        self._pending: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.pending: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Places of each `parallel` task, contracted, and the gradients of their features, until they are collected."""
 
     def encode(
         self, positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], dtype: torch.dtype
@@ -302,7 +303,7 @@ class HashGrid:
         Entries of zero gradient cost nothing.
         """
         if current_task() >= 0:
-            self._pending.setdefault(current_task(), []).append((positions, gradient))
+            self.pending.setdefault(current_task(), []).append((positions, gradient))
             return
         if table.grad is None:
             table.grad = torch.zeros_like(table)
@@ -316,7 +317,7 @@ class HashGrid:
 
     def collect(self, table: Float[Tensor, "entries features"]) -> None:
         """Add what the tasks of the last `parallel` left behind to ``table.grad``, in the order of the tasks."""
-        pending, self._pending = self._pending, {}
+        pending, self.pending = self.pending, {}
         parts = [part for task in sorted(pending) for part in pending[task]]
         if parts:
             positions, gradients = zip(*parts, strict=True)

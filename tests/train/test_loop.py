@@ -16,6 +16,7 @@ from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig, Train
 from nerfkit.fields.hash import HashField
 from nerfkit.kernels import launch as launching
 from nerfkit.kernels.lesson import Learned
+from nerfkit.ranks import Ranks
 from nerfkit.render import SAMPLERS, Model, load_model, render_image
 from nerfkit.run import Checkpoint, Run
 from nerfkit.sampling.occupancy import OccupancyGrid
@@ -245,7 +246,7 @@ def lesson_of(scene: Scene, config: Config) -> tuple[stepping.Step, list[torch.T
     return step, [field.table.grad, *(weight.grad for weight in field.network_parameters())]
 
 
-def in_stages(model: Model, batch: Batch) -> list[Learned]:
+def in_stages(model: Model, batch: Batch, ranks: Ranks) -> list[Learned]:
     """A step as other devices take it: all rays at once, one stage after the other."""
     return [learn_in_stages(model, batch.rays, batch.jitter, batch.background, batch.lesson, None)]
 
