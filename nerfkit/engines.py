@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from nerfkit.torchrun import place
+
 TOLERANCE = 1e-2
 """Largest relative error at which a kernel still agrees with its reference: that of half precision, with room."""
 
@@ -38,9 +40,16 @@ class Finding:
 def choose_device(engine: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device that serves an engine; ``auto`` takes CUDA where it works.
 
-    Raises EngineError if ``cuda`` is asked for and is not there.
+    Of several processes on a machine each computes on the GPU of its own number, which is "cuda" to it from then on.
+    Raises EngineError if ``cuda`` is asked for and is not there, or has fewer GPUs than there are processes.
     """
     if engine != "cpu" and torch.cuda.is_available():
+        here = place()
+        if here.size > 1:
+            if here.local_size > torch.cuda.device_count():
+                found = f"{here.local_size} processes and {torch.cuda.device_count()} GPUs on this machine"
+                raise EngineError(f"engine {engine}: {found}; start as many as there are GPUs, or use --engine cpu")
+            torch.cuda.set_device(here.local_rank)
         return torch.device("cuda")
     if engine == "cuda":
         raise EngineError(f"engine cuda: {_why_no_cuda()}; use --engine cpu, or see nerfkit doctor")
@@ -49,10 +58,11 @@ def choose_device(engine: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 def explain(engine: Literal["auto", "cpu", "cuda"]) -> str:
     """One line for people: which engine was chosen and why. Raises EngineError as `choose_device` does."""
+    together = f", in {place().size} processes" if place().size > 1 else ""
     if choose_device(engine).type == "cuda":
-        return f"engine: CUDA on {torch.cuda.get_device_name()}"
+        return f"engine: CUDA on {torch.cuda.get_device_name()}{together}"
     why = "as asked" if engine == "cpu" else _why_no_cuda()
-    return f"engine: CPU with {_threads()} ({why})"
+    return f"engine: CPU with {_threads()}{together} ({why})"
 
 
 def examine() -> list[Finding]:
