@@ -7,20 +7,35 @@ code: 1 if something could not be done, 2 if the command line makes no sense, 13
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any
 
 from nerfkit import __version__
 from nerfkit.terminal import INTERRUPTED, say
+from nerfkit.torchrun import place
 from nerfkit.verbs import VERBS
+
+_SHARED = ("train", "render")
+"""Verbs that several processes can do together."""
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the verb that the command line begins with. Returns the exit code; wrong flags raise SystemExit."""
+    """Run the verb that the command line begins with. Returns the exit code; wrong flags raise SystemExit.
+
+    Of several processes the first speaks for all; of others only an error is heard that it does not tell itself.
+    """
     words = sys.argv[1:] if words is None else words
+    if place().is_first:
+        return _main(words)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -34,6 +49,9 @@ def main(words: list[str] | None = None) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         say(f"there is no verb {verb}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"))
         return 2
+    if place().size > 1 and verb not in _SHARED:
+        say(f"{verb} takes one process, and there are {place().size}; torchrun is for {' and '.join(_SHARED)}")
+        return 2
     try:
         with _remarks():
             return VERBS[verb](rest)
@@ -43,7 +61,8 @@ def main(words: list[str] | None = None) -> int:
     except Exception as error:  # the one place where errors become sentences
         if debug:
             raise
-        say(_sentence(error))
+        with redirect_stderr(sys.__stderr__) if getattr(error, "of_any_rank", False) else nullcontext():
+            say(_sentence(error))
         return getattr(error, "exit_code", 1)
 
 

@@ -12,6 +12,7 @@ import torch
 from nerfkit.config import FieldConfig
 from nerfkit.fields import tcnn
 from nerfkit.fields.hash import HashField
+from nerfkit.torchrun import place
 
 Engine = Literal["auto", "cpu", "cuda", "tinycudann", "nerfacc", "tinycudann+nerfacc"]
 """``cuda`` is ours alone; tiny-cuda-nn may compute encoding and networks in its place, nerfacc march and composite."""
@@ -30,9 +31,17 @@ class EngineError(RuntimeError):
 def choose_device(engine: Engine) -> torch.device:
     """The device that serves an engine; ``auto`` takes CUDA where it works.
 
-    Raises EngineError if one is asked for that needs CUDA, and that is not there.
+    Of several processes on a machine each computes on the GPU of its own number, which is "cuda" to it from then on.
+    Raises EngineError if one is asked for that needs CUDA, and that is not there or has fewer GPUs than there are
+    processes.
     """
     if engine != "cpu" and torch.cuda.is_available():
+        here = place()
+        if here.size > 1:
+            if here.local_size > torch.cuda.device_count():
+                found = f"{here.local_size} processes and {torch.cuda.device_count()} GPUs on this machine"
+                raise EngineError(f"engine {engine}: {found}; start as many as there are GPUs, or use --engine cpu")
+            torch.cuda.set_device(here.local_rank)
         return torch.device("cuda")
     if engine not in ("cpu", "auto"):
         raise EngineError(f"engine {engine}: {why_no_cuda()}; use --engine cpu, or see nerfkit doctor")
@@ -66,13 +75,14 @@ def serve(field: HashField, engine: Engine) -> None:
 
 def explain(engine: Engine, config: FieldConfig | None = None) -> str:
     """One line for people: which engine was chosen and why. Raises EngineError as `choose_device` does."""
+    together = f", in {place().size} processes" if place().size > 1 else ""
     if choose_device(engine).type == "cuda":
         taken = engine if config is None else resolve(engine, config)
         peers = {"tinycudann": "networks by tinycudann", "nerfacc": "marching and compositing by nerfacc"}
         by = "".join(f", {words}" for name, words in peers.items() if name in taken)
-        return f"engine: CUDA on {torch.cuda.get_device_name()}{by}"
+        return f"engine: CUDA on {torch.cuda.get_device_name()}{by}{together}"
     why = "as asked" if engine == "cpu" else why_no_cuda()
-    return f"engine: CPU with {_threads()} ({why})"
+    return f"engine: CPU with {_threads()}{together} ({why})"
 
 
 def why_no_cuda() -> str:

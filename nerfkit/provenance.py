@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from nerfkit.config import Config, to_dict
+from nerfkit.torchrun import place
 
 
 def versions() -> dict[str, str | None]:
@@ -65,9 +66,10 @@ def cpu_name() -> str:
 
 
 def device_name(config: Config) -> str:
-    """What a run of these settings computes on: the GPU's name where one is used, else the processor's."""
+    """What a run of these settings computes on: the GPU's name and number where one is used, else the processor's."""
     if config.engine != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        n_gpus = place().size
+        return f"{n_gpus} x {torch.cuda.get_device_name()}" if n_gpus > 1 else torch.cuda.get_device_name()
     return cpu_name()
 
 

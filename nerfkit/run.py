@@ -70,6 +70,8 @@ class Run:
 
     path: Path
     config: Config
+    writes: bool = True
+    """Whether what is given to it is written; not by whom another process writes the same run for."""
 
     @classmethod
     def create(
@@ -113,7 +115,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path, writes: bool = True) -> Run:
         """Find a run again. Raises RunError where the folder is none or its config cannot be read."""
         path = Path(path)
         if not path.is_dir():
@@ -121,7 +123,7 @@ class Run:
         if not (path / "config.json").is_file():
             raise RunError(f"{path}: is no run folder, it has no config.json")
         try:
-            return cls(path, load_resolved(path / "config.json"))
+            return cls(path, load_resolved(path / "config.json"), writes)
         except ConfigError as error:
             raise RunError(str(error)) from None
 
@@ -161,6 +163,8 @@ class Run:
     def write_text(self, name: str, text: str) -> Path:
         """Write the file ``name`` of the run; a reader sees the old file or the new one."""
         path = self.path / name
+        if not self.writes:
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         _write_synced(aside, text.encode())
@@ -188,6 +192,8 @@ class Run:
 
     def log(self, record: dict[str, Any], name: str = "log.jsonl") -> None:
         """Append one record (see `plain`) to a file of records."""
+        if not self.writes:
+            return
         line = json.dumps(plain(record), allow_nan=False).encode() + b"\n"
         with open(self.path / name, "a+b") as file:
             if file.tell():
@@ -243,6 +249,8 @@ class Run:
         """
         folder = self.path / "checkpoints"
         final = folder / f"step-{step:09d}"
+        if not self.writes:
+            return final
         aside, replaced = folder / f".new-{final.name}", folder / f".old-{final.name}"
         try:
             folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 from nerfkit.arguments import Train, UsageError, differing
 from nerfkit.assess import backdrop, scene_of
 from nerfkit.config import Config
+from nerfkit.ranks import ALONE, Ranks
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
 from nerfkit.scene.tiling import Tiling, divide, part_of
@@ -20,6 +21,7 @@ from nerfkit.sparsity.pruning import policies_of
 from nerfkit.train.loop import fit, model_of
 from nerfkit.train.progress import Report, show
 from nerfkit.train.tiled import Standing, begin_tiles, fit_tiles
+from nerfkit.train.training import Training
 from nerfkit.viewer import Viewer
 
 
@@ -35,29 +37,41 @@ class Session:
     """Of training, before this session."""
     remarks: list[str]
     """Sentences for the user."""
+    ranks: Ranks = ALONE
+    """Who trains it together."""
 
 
-def begin(arguments: Train, config: Config, command: list[str]) -> Session:
-    """Begin a run, or take one up again with ``--resume``.
+def begin(arguments: Train, config: Config, command: list[str], ranks: Ranks = ALONE) -> Session:
+    """Begin a run, or take one up again with ``--resume``. The first rank does, and the others read what it wrote.
 
     ``train SCENE --out RUN --resume`` begins where there is no run yet, so that a command can be repeated until it is
     done; ``train --resume RUN`` wants one. A run that has no checkpoint yet starts from its first step.
 
     Raises RunError, SceneError or UsageError, and then nothing was written over.
     """
-    alone = arguments.resume and arguments.out is None
+    session = _begin(arguments, config, command, ranks) if ranks.is_first else None
+    folder, resumed, seconds = ranks.first(session and (session.run.path, session.resumed, session.seconds))
+    if session is not None:
+        return session
+    run = Run.open(folder, writes=False)
+    scene = scene_of(run, None if _names_run(arguments) else arguments.scene, as_found=True)
+    return Session(run, scene, resumed, seconds, [], ranks)
+
+
+def _begin(arguments: Train, config: Config, command: list[str], ranks: Ranks) -> Session:
+    alone = _names_run(arguments)
     folder = arguments.scene if alone else arguments.out
     if alone or (arguments.resume and (folder / "config.json").exists()):
         run = Run.open(folder)
         _same_settings(run, arguments, config)
-        _showable(arguments, run.config)
+        _possible(arguments, run.config, ranks)
         standing = Standing.of(run)
         step = standing.step
         scene = scene_of(run, None if alone else arguments.scene, as_found=True)
         run.resume(step, command)
         remarks = [*_warnings(scene), f"{run.path}: going on from step {step}"]
-        return Session(run, scene, step > 0, standing.seconds, remarks)
-    _showable(arguments, config)
+        return Session(run, scene, step > 0, standing.seconds, remarks, ranks)
+    _possible(arguments, config, ranks)
     scene = load_scene(arguments.scene, config.data)
     tiling = divide(scene, config.train.tiles, config.sampler.resolution) if config.train.tiles else None
     folder = folder or _fresh_folder(Path("runs") / scene.name)
@@ -68,7 +82,7 @@ def begin(arguments: Train, config: Config, command: list[str]) -> Session:
     if tiling is not None:
         begin_tiles(run, tiling)
         anew += [_about(scene, tiling, number) for number in range(len(tiling))]
-    return Session(run, scene, False, 0.0, [*_warnings(scene), *anew])
+    return Session(run, scene, False, 0.0, [*_warnings(scene), *anew], ranks)
 
 
 def reports_of(session: Session, viewer: Viewer | None) -> Iterator[Report]:
@@ -77,7 +91,8 @@ def reports_of(session: Session, viewer: Viewer | None) -> Iterator[Report]:
     if run.config.train.tiles:
         return fit_tiles(scene, run)
     model = model_of(scene, run.config, session.resumed) if viewer is None else viewer.model
-    return fit(scene, run.config, run, session.resumed, model, policies_of(run.config, model.field))
+    training = Training.new(scene, model, policies_of(run.config, model.field), session.ranks)
+    return fit(scene, run.config, run, session.resumed, training=training)
 
 
 @contextmanager
@@ -111,10 +126,12 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _take_back(signal.SIGTERM, interrupt, before)
 
 
-def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callable[[float], None]) -> bool:
+def train_until_done(
+    reports: Iterator[Report], seconds: float, on_first: Callable[[float], None], ranks: Ranks = ALONE
+) -> bool:
     """Train to the end, or to the first report after Ctrl-C or SIGTERM, so that no step is torn.
 
     Whoever asks twice, or before the first report, is not kept waiting: KeyboardInterrupt.
@@ -123,13 +140,14 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
         reports: of ``fit``; it is closed at the end.
         seconds: of training, before this session.
         on_first: hears, at the first report, how many seconds passed before the first step.
+        ranks: who trains together: all stop where one of them was asked to.
 
     Returns whether it was stopped.
     """
     asked: list[int] = []
     begun = time.monotonic() - seconds
     before: dict[int, Any] = {}
-    finished = 0.0
+    stopped, finished = False, 0.0
 
     def ask(number: int, frame: Any) -> None:
         if asked:
@@ -152,12 +170,19 @@ def train_until_done(reports: Iterator[Report], seconds: float, on_first: Callab
         with closing(show(passed())) as shown:
             for report in shown:
                 finished = report.progress
-                if asked:
+                stopped = any(ranks.exchange(bool(asked)))
+                if stopped:
                     break
     finally:
         for kind, handler in before.items():
-            signal.signal(kind, handler)
-    return bool(asked) and finished < 1
+            _take_back(kind, ask, handler)
+    return stopped and finished < 1
+
+
+def _take_back(kind: int, ours: Callable[[int, Any], None], before: Any) -> None:
+    """Handle a signal as before, unless something else than our own handler was put in place meanwhile."""
+    if signal.getsignal(kind) is ours:
+        signal.signal(kind, before)
 
 
 def _heeded(kind: int) -> bool:
@@ -165,7 +190,15 @@ def _heeded(kind: int) -> bool:
     return signal.getsignal(kind) is not signal.SIG_IGN
 
 
-def _showable(arguments: Train, config: Config) -> None:
+def _names_run(arguments: Train) -> bool:
+    """Whether the folder that the command line names first is that of a run."""
+    return arguments.resume and arguments.out is None
+
+
+def _possible(arguments: Train, config: Config, ranks: Ranks) -> None:
+    if ranks.size > 1 and (arguments.view or config.train.tiles):
+        flag = "--view" if arguments.view else "--tiles"
+        raise UsageError(f"{flag}: goes with one process, not with {ranks.size}; start it without torchrun")
     if arguments.view and config.train.tiles:
         raise UsageError("--view: tiles are put together when all are trained; leave it out, then: nerfkit view RUN")
 

@@ -36,6 +36,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nerfkit.ranks import Ranks
+
 
 @dataclass(frozen=True)
 class Rays:
@@ -161,6 +163,10 @@ class LearningSampler(Sampler, Protocol):
 
     def update(self, step: int, field: Field, mets: Sequence[Met] = ()) -> None:
         """After training step ``step``: learn from what its rays met, part by part, and from the field as it is now."""
+        ...
+
+    def share(self, ranks: Ranks) -> None:
+        """Take in what rays of other ranks met and `update` was not told: before it looks, and before a checkpoint."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nerfkit.filming import render
 from nerfkit.lifting import LIFTING
 from nerfkit.signing import SIGNING
 from nerfkit.terminal import INTERRUPTED, print_record, print_table, say, stages, track, track_named
 
 if TYPE_CHECKING:
-    from nerfkit.arguments import Export, Render
+    from nerfkit.arguments import Export
 
 _FOLDERS = ("--out", "--scene")
 """Flags that name a folder."""
@@ -32,38 +33,43 @@ def train(words: list[str]) -> int:
     started = time.monotonic()  # what is imported below takes its time, too
     from nerfkit.session import begin, interruptible, page_of, reports_of, train_until_done
 
-    with interruptible():
+    with interruptible(), ExitStack() as page:
         from nerfkit.assess import evaluate_run, refined
         from nerfkit.engines import explain
+        from nerfkit.ranks import joined
         from nerfkit.train.tensorboard import with_tensorboard
-
-        say(explain(config.engine, config.field))
-        session = begin(arguments, config, ["nerfkit", "train", *words])
-        run, scene = session.run, session.scene
-        for text in session.remarks:
-            say(text)
-        spent = time.monotonic() - started
-        say(f"run {run.path}: {len(scene.images)} pictures of {scene.name}, loaded in {spent:.1f} s")
 
         def first(preparation: float) -> None:
             say(f"kernels and buffers prepared in {preparation:.1f} s")
 
-        with page_of(arguments, session, say) as viewer:
+        with joined() as ranks:
+            say(explain(config.engine, config.field))
+            session = begin(arguments, config, ["nerfkit", "train", *words], ranks)
+            run, scene = session.run, session.scene
+            for text in session.remarks:
+                say(text)
+            spent = time.monotonic() - started
+            say(f"run {run.path}: {len(scene.images)} pictures of {scene.name}, loaded in {spent:.1f} s")
+            viewer = page.enter_context(page_of(arguments, session, say))
             reports = reports_of(session, viewer)
-            logged = with_tensorboard(reports, run.path / "tensorboard") if arguments.tensorboard else reports
+            curves = arguments.tensorboard and run.writes
+            logged = with_tensorboard(reports, run.path / "tensorboard") if curves else reports
             watched = logged if viewer is None else viewer.watch(logged)
-            if train_until_done(watched, session.seconds, first) or (viewer is not None and viewer.stopped):
-                say(f"stopped; go on with: nerfkit train --resume {run.path}")
-                return INTERRUPTED
-            if arguments.no_eval or not scene.splits["test"]:
-                say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
-                print(run.path)
-            else:
-                print_record(evaluate_run(run, refined(run, scene), "test", track))
-                print(run.path / "report.html")
-            if viewer is not None and viewer.visited:
-                say("close the page to end")
-                viewer.stay()
+            stopped = train_until_done(watched, session.seconds, first, ranks)
+        if stopped or (viewer is not None and viewer.stopped):
+            say(f"stopped; go on with: nerfkit train --resume {run.path}")
+            return INTERRUPTED
+        if not run.writes:
+            return 0
+        if arguments.no_eval or not scene.splits["test"]:
+            say("not scored: " + ("as asked" if arguments.no_eval else "the scene holds out no view"))
+            print(run.path)
+        else:
+            print_record(evaluate_run(run, refined(run, scene), "test", track))
+            print(run.path / "report.html")
+        if viewer is not None and viewer.visited:
+            say("close the page to end")
+            viewer.stay()
         return 0
 
 
@@ -111,41 +117,6 @@ def eval_(words: list[str]) -> int:
         print(json.dumps(record, indent=1))
     else:
         print_record(record)
-    return 0
-
-
-def render(words: list[str]) -> int:
-    """Film a run, or write its frames."""
-    from nerfkit.arguments import Render, parse
-
-    arguments = parse(Render, "render", words)
-    from nerfkit.assess import backdrop, scene_of
-    from nerfkit.packed import open_run
-    from nerfkit.tiles import load
-    from nerfkit.video import camera_path, depth_picture, depth_range, film, shoot
-
-    _check_render(arguments)
-    run = open_run(arguments.run)
-    model = load(run)
-    scene = scene_of(run, arguments.scene)
-    cameras, fps = camera_path(scene, arguments.path, arguments.frames, arguments.fps)
-    if arguments.size is not None:
-        cameras = cameras.scaled(arguments.size / int(cameras.width[0]))
-    elif arguments.downscale != 1:
-        cameras = cameras.scaled(1 / arguments.downscale)
-    background = backdrop(scene) if arguments.background == "auto" else arguments.background
-    out = arguments.out or run.path / "renders" / f"{Path(arguments.path).stem}.mp4"
-    between = depth_range(model, cameras) if arguments.depth else (1.0, 2.0)
-    beside = out.with_name(f"{out.stem}-depth{out.suffix}")
-    with film(out, fps) as add, film(beside, fps) if arguments.depth else nullcontext() as add_depth:
-        for rendered in track(shoot(model, cameras, background), len(cameras)):
-            add((rendered.rgb.clamp(0, 1) * 255).round().byte().numpy())
-            if add_depth is not None:
-                add_depth(depth_picture(rendered.depth, rendered.opacity, between))
-    size = f"{int(cameras.width[0])}x{int(cameras.height[0])}"
-    say(f"{len(cameras)} frames of {size}, {fps:g} a second")
-    for file in (out, beside) if arguments.depth else (out,):
-        print(file)
     return 0
 
 
@@ -357,19 +328,6 @@ def doctor(words: list[str]) -> int:
         if finding.install is not None and not finding.present:
             print(f"     to have it: {finding.install}")
     return 0
-
-
-def _check_render(arguments: Render) -> None:
-    from nerfkit.arguments import UsageError
-
-    if arguments.size is not None and arguments.downscale != 1:
-        raise UsageError("--size and --downscale: both set the size of the frames, leave one out")
-    for name in ("frames", "fps", "size", "downscale"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"--{name} {value}: expected a positive number")
-    if arguments.frames is not None and arguments.path not in ("orbit", "spiral", "interpolate"):
-        raise UsageError(f"--frames goes with orbit, spiral and interpolate; {arguments.path} has its own number")
 
 
 def _check_export(arguments: Export) -> None:

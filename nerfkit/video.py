@@ -143,6 +143,15 @@ def shoot(model: Renderer, cameras: Cameras, background: str = "white") -> Itera
         yield render_image(model, cameras, number, background)
 
 
+def frames_of(
+    model: Renderer, cameras: Cameras, number: int, background: str, between: tuple[float, float] | None
+) -> list[Frame]:
+    """What one camera sees as the frame of a film, and where there is a range of depths (`depth_range`) its depth."""
+    seen = render_image(model, cameras, number, background)
+    depth = [] if between is None else [depth_picture(seen.depth, seen.opacity, between)]
+    return [(seen.rgb.clamp(0, 1) * 255).round().byte().numpy(), *depth]
+
+
 def depth_range(model: Renderer, cameras: Cameras, n_looks: int = 8) -> tuple[float, float]:
     """The depths between which most of what a path shows lies, in scene units; so that one scale serves all frames.
 

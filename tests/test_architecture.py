@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A file imports only from lower layers, from earlier names of its own row, or from its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("config", "types", "aside"),
+    ("config", "aside", "torchrun", "ranks", "types"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
     ("engines", "doctor", "provenance", "run", "packed", "render", "tiles"),
@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "signing",
         "session",
         "lifting",
+        "filming",
         "verbs",
         "cli",
         "__main__",
@@ -63,6 +64,7 @@ MAY_PRINT = {
     "hiding.py",
     "signing.py",
     "lifting.py",
+    "filming.py",
     "terminal.py",
     "train/progress.py",
     "benching.py",
@@ -71,6 +73,7 @@ LIGHT = {
     "__init__.py",
     "__main__.py",
     "config.py",
+    "torchrun.py",
     "terminal.py",
     "arguments.py",
     "signing_flags.py",
@@ -80,6 +83,7 @@ LIGHT = {
     "hiding.py",
     "benching.py",
     "signing.py",
+    "filming.py",
     "verbs.py",
     "cli.py",
 }

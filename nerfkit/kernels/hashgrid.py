@@ -66,7 +66,8 @@ class HashGrid:
             torch.tensor(layout.resolutions, dtype=torch.int32, device=device),
             torch.tensor(layout.offsets, dtype=torch.int32, device=device),
         ]
-        self._pending: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.pending: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Places of each `parallel` task, contracted, and the gradients of their features, until they are collected."""
 
     def encode(
         self,
@@ -116,7 +117,7 @@ class HashGrid:
         Entries of zero gradient cost nothing; outside of a task, ``n_owned`` is that of `forward`.
         """
         if current_task() >= 0:
-            self._pending.setdefault(current_task(), []).append((positions, gradient))
+            self.pending.setdefault(current_task(), []).append((positions, gradient))
             return
         if table.grad is None:
             table.grad = torch.zeros_like(table)
@@ -134,7 +135,7 @@ class HashGrid:
 
     def collect(self, table: Float[Tensor, "entries features"]) -> None:
         """Add what the tasks of the last `parallel` left behind to ``table.grad``, in the order of the tasks."""
-        pending, self._pending = self._pending, {}
+        pending, self.pending = self.pending, {}
         parts = [part for task in sorted(pending) for part in pending[task]]
         if parts:
             positions, gradients = zip(*parts, strict=True)

@@ -24,6 +24,7 @@ from nerfkit.config import SamplerConfig
 from nerfkit.kernels.cells import Cells, held, put
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
+from nerfkit.ranks import Ranks
 from nerfkit.sampling.branches import density_loss, imbalance, two_branches
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.stepping import neighbours, places_in, stepping_of, while_young
@@ -155,6 +156,9 @@ class LearnedOccupancy:
         if self._step < self.config.warmup_steps:
             return max(every // 2, 1)
         return every * 2 ** max(0, (self._step // _MATURE).bit_length() - 1)
+
+    def share(self, ranks: Ranks) -> None:
+        """Nothing: `update` is told what the rays of all ranks met."""
 
     @property
     def occupancy(self) -> float:

@@ -19,6 +19,7 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
+from nerfkit.ranks import Ranks
 from nerfkit.sampling.stepping import places_in, stepping_of, while_young
 from nerfkit.types import Field, Met, Rays, Samples
 
@@ -94,6 +95,10 @@ class OccupancyGrid:
             mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)
             self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
             self._bake()
+
+    def share(self, ranks: Ranks) -> None:
+        """Take in what the rays of other ranks met: on a CPU a kernel notes only what its own rays do."""
+        ranks.maximum(self._window)
 
     @property
     def occupancy(self) -> float:

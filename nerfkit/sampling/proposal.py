@@ -20,6 +20,7 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import Stepping, sample_positions
 from nerfkit.kernels.propose import Believed, propose
+from nerfkit.ranks import Ranks
 from nerfkit.sampling.alike import place_alike
 from nerfkit.sampling.guide import Guide
 from nerfkit.sampling.histogram import interlevel, opacities, resample, weights_of
@@ -134,6 +135,9 @@ class ProposalSampler:
             return
         n_rays = -(-_LESSON // len(mets))
         self.guide.learn(parallel(lambda met: self._lesson(met, n_rays), mets, self.device))
+
+    def share(self, ranks: Ranks) -> None:
+        """Nothing: `update` is told what the rays of all ranks met."""
 
     @property
     def occupancy(self) -> float:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfkit.kernels.cells import Cells
+from nerfkit.ranks import Ranks
 from nerfkit.sampling.occupancy import NEVER
 from nerfkit.types import Field, Met, Rays, Samples
 
@@ -31,6 +32,9 @@ class Settled:
     def cells(self) -> Cells:
         """The cells."""
         return self._cells
+
+    def share(self, ranks: Ranks) -> None:
+        """Nothing: what is settled needs to hear of no rays."""
 
     def watches(self) -> bool:
         """Never."""

@@ -50,8 +50,9 @@ def fit(
     inside a step leaves the last checkpoint as it is. ``resume`` continues the run's newest checkpoint. Kernels are
     compiled and a first step is tried before the clock starts. ``model`` is trained if it is given, so that the caller
     can look at it in between; else one of `model_of`. ``policies`` take part in each step, and in checkpoints. A
-    ``training`` of that scene goes on from where it stands, with a model and policies of its own. Raises ConfigError
-    where the config asks for pruning or mining and nothing is there to do it.
+    ``training`` of that scene goes on from where it stands, with a model, policies and ranks of its own; of several
+    ranks each calls this, with the same run, which the first alone writes. Raises ConfigError where the config asks for
+    pruning or mining and nothing is there to do it.
     """
     if (config.prune.fraction or config.train.mines) and not (policies or training):
         raise ConfigError("prune.fraction, train.mining: fit does that by policies; see sparsity.pruning.policies_of")
@@ -74,12 +75,14 @@ def fit(
             clock.step += 1
             for policy in training.policies:
                 policy.after_step(training)
+            if clock.step % config.sampler.update_every == 0:
+                model.sampler.share(training.ranks)
             model.sampler.update(clock.step, model.field, learned.mets)
             tally.add(later.add(learned.loss, learned.squared_error, learned.n_rays, learned.n_samples))
             refined = training.refine()
             if refined is not None and run is not None:
                 run.log(refined)
-            clock.seconds = time.perf_counter() - started
+            clock.seconds = training.ranks.first(time.perf_counter() - started)  # one clock for all: they end together
             if clock.step % config.train.report_every == 0 or clock.progress(config) >= 1.0:
                 tally.add(later.rest())
                 report = tally.report(model, rate * config.train.table_lr)

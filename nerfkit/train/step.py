@@ -13,6 +13,7 @@ from torch import Tensor
 from nerfkit.kernels import raycast, stages
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.lesson import Learned, Lesson
+from nerfkit.ranks import ALONE, Ranks
 from nerfkit.render import Model, Staged, render_in_stages, render_patches
 from nerfkit.train.losses import Huber, distortion
 from nerfkit.train.patches import PatchJudge
@@ -49,18 +50,18 @@ class Batch:
     """Of the patches, in their order, some to each: a task each."""
 
 
-def n_tasks_of(samples_per_step: int, device: torch.device) -> int:
-    """Tasks of a step, by about how many samples it has."""
-    return max(1, round(samples_per_step / TASK_SAMPLES)) if device.type == "cpu" else 1
+def n_tasks_of(samples_per_step: int, device: torch.device, n_ranks: int = 1) -> int:
+    """Tasks of a step: on a CPU by about how many samples it has, else one for each rank."""
+    return max(1, round(samples_per_step / TASK_SAMPLES)) if device.type == "cpu" else n_ranks
 
 
-def learn_batch(model: Model, batch: Batch) -> list[Learned]:
+def learn_batch(model: Model, batch: Batch, ranks: Ranks = ALONE) -> list[Learned]:
     """What came of the rays, part by part and in their order.
 
     Each task takes a share of the single pixels and one of the patches, so that all take as long; their number and the
-    order of the parts no machine changes.
+    order of the parts no machine changes. Each rank does some of the tasks, and is told what came of the others.
     """
-    n_tasks = n_tasks_of(model.config.train.samples_per_step, model.device)
+    n_tasks = n_tasks_of(model.config.train.samples_per_step, model.device, ranks.size)
     n = len(batch.rays) - sum(len(judge.truth) for judge in batch.judges)
     bounds = [n * i // n_tasks for i in range(n_tasks + 1)]
     for judge in batch.judges:
@@ -84,9 +85,32 @@ def learn_batch(model: Model, batch: Batch) -> list[Learned]:
     def task(i: int) -> list[Learned | None]:
         return [learn_part(part) for part in range(i, len(bounds) - 1, n_tasks)]
 
-    found = parallel(task, range(n_tasks), model.device)
+    own = ranks.own(n_tasks)
+    found = _told(model, batch.judges, ranks, dict(zip(own, parallel(task, own, model.device), strict=True)), n_tasks)
     parts = [found[part % n_tasks][part // n_tasks] for part in range(len(bounds) - 1)]
     return [one for one in parts if one is not None]
+
+
+def _told(
+    model: Model, judges: Sequence[PatchJudge], ranks: Ranks, own: dict[int, list[Learned | None]], n_tasks: int
+) -> list[list[Learned | None]]:
+    """What came of all tasks, given this rank's own; judges and the table's gradient are as if all had been done here.
+
+    On a CPU that gradient is still to be collected: ranks tell each other its parts, which are then summed in the
+    same order whatever the number of ranks. Those of other devices have been summed already.
+    """
+    grid, table = model.field.grid, model.field.table
+    laid = {i: judges[i].found if i < len(judges) else None for i in own}
+    mine = [(parts, laid[i], grid.pending.get(k, [])) for k, (i, parts) in enumerate(own.items())]
+    done = ranks.together(mine, n_tasks)
+    grid.pending = {i: pending for i, (_, _, pending) in enumerate(done) if pending}
+    for judge, (_, found, _) in zip(judges, done, strict=False):
+        judge.found = found
+    if model.device.type != "cpu":
+        if table.grad is None:
+            table.grad = torch.zeros_like(table)
+        ranks.sum(table.grad)
+    return [parts for parts, _, _ in done]
 
 
 def learn_in_stages(

@@ -14,6 +14,7 @@ from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.launch import sent
 from nerfkit.kernels.lesson import Lesson
+from nerfkit.ranks import ALONE, Ranks
 from nerfkit.render import Model, restore_model
 from nerfkit.run import Run
 from nerfkit.scene.scene import Scene
@@ -108,9 +109,11 @@ class Training:
     realignment: Realignment | None
     detail: Detail
     policies: Sequence[Policy] = ()
+    ranks: Ranks = ALONE
+    """All that go through the same training; each learns a share of every step."""
 
     @classmethod
-    def new(cls, scene: Scene, model: Model, policies: Sequence[Policy] = ()) -> Training:
+    def new(cls, scene: Scene, model: Model, policies: Sequence[Policy] = (), ranks: Ranks = ALONE) -> Training:
         """Before the first step."""
         config = model.config.train
         exposure = Exposure(len(scene.splits["train"]), model.device) if config.exposure else None
@@ -132,6 +135,7 @@ class Training:
             realignment,
             detail_of(config),
             policies,
+            ranks,
         )
 
     @property
@@ -162,11 +166,11 @@ class Training:
         limits = (config.early_stop, reach, room, config.distortion / n_rays, halfway)
         lesson = Lesson(truth, loss.delta, loss.factor / (3 * n_rays), *limits)
         windows = self._windows(drawn.patches, backdrops[len(drawn.singles) :])
-        n_tasks = n_tasks_of(config.samples_per_step, model.device)
+        n_tasks = n_tasks_of(config.samples_per_step, model.device, self.ranks.size)
         weight = config.high_frequency * lesson.factor
         patch_loss = PatchLoss(Huber(lesson.delta, lesson.factor), self.detail, weight, config.patch_share)
         judges = judges_of(drawn, windows, model.field.head, truth, patch_loss, n_tasks)
-        learned = learn_batch(model, Batch(rays, jitter, background, lesson, judges))
+        learned = learn_batch(model, Batch(rays, jitter, background, lesson, judges), self.ranks)
         if windows is not None:
             self.alignment.observe(drawn.patches.views, joined([judge.found for judge in judges]))
         model.field.grid.collect(model.field.table)
@@ -233,8 +237,9 @@ class Training:
             model.field.density(torch.zeros(1024, 3, device=model.device))
 
     def save(self, run: Run) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint: all ranks must, and that of the first is kept."""
         clock = self.clock
+        self.model.sampler.share(self.ranks)
         state: dict[str, Any] = dict(vars(clock))
         state["train"] = {
             "seconds": clock.seconds,
