@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from nerfkit.config import Config, check, flat, load_preset
+from nerfkit.defaults import defaults
 
 Arguments = TypeVar("Arguments")
 
@@ -249,12 +250,14 @@ def parse(kind: type[Arguments], verb: str, words: list[str]) -> Arguments:
 
 
 def parse_train(words: list[str]) -> tuple[Train, Config]:
-    """The arguments of ``train`` and all settings: the defaults, under the file of --config, under the flags.
+    """The arguments of ``train`` and all settings: the engine's defaults, under the file of --config, under the flags.
 
     Raises ConfigError for a file or a setting that cannot be used and UsageError for flags that make no sense.
     """
-    file = _value_of("--config", words)
-    preset = Config() if file is None else load_preset(Path(file))
+    file, engine = _value_of("--config", words), _value_of("--engine", words)
+    if engine is None:
+        engine = "auto" if file is None else load_preset(Path(file)).engine
+    preset = defaults(engine) if file is None else load_preset(Path(file), defaults(engine))
     # The file's values become the defaults, so that the help shows them and flags win over them.
     settings = ("settings", Annotated[Config, arg(name="")], preset)
     described = {"__doc__": Train.__doc__}

@@ -327,11 +327,11 @@ def tile_counts(tiles: str) -> tuple[int, ...]:
     return counts
 
 
-def _convert(value: Any, hint: Any, key: str) -> Any:
+def _convert(value: Any, hint: Any, key: str, base: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{key}: expected a table of settings, found {value!r}")
-        return from_dict(hint, value, key)
+        return from_dict(hint, value, key, base)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ConfigError(f"{key}: expected one of {', '.join(map(str, get_args(hint)))}, found {value!r}")
@@ -355,8 +355,8 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def from_dict(cls: type, data: dict[str, Any], prefix: str = "") -> Any:
-    """Build a config dataclass from plain data, laid over its defaults.
+def from_dict(cls: type, data: dict[str, Any], prefix: str = "", base: Any = None) -> Any:
+    """Build a config dataclass from plain data, laid over its defaults, or over another one of its kind.
 
     Raises ConfigError for an unknown key (with the nearest known one) or a value of another type.
     """
@@ -368,8 +368,8 @@ def from_dict(cls: type, data: dict[str, Any], prefix: str = "") -> Any:
             near = difflib.get_close_matches(name, hints, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(hints)}"
             raise ConfigError(f"unknown setting {key}{hint}")
-        values[name] = _convert(value, hints[name], key)
-    return cls(**values)
+        values[name] = _convert(value, hints[name], key, getattr(base, name, None))
+    return cls(**values) if base is None else dataclasses.replace(base, **values)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -377,10 +377,10 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {"schema": SCHEMA, **dataclasses.asdict(config)}
 
 
-def load_preset(path: Path) -> Config:
-    """Read a TOML preset over the defaults. Raises ConfigError, naming the file."""
+def load_preset(path: Path, base: Config | None = None) -> Config:
+    """Read a TOML preset over the defaults, or over other settings. Raises ConfigError, naming the file."""
     try:
-        return check(from_dict(Config, tomllib.loads(path.read_text())))
+        return check(from_dict(Config, tomllib.loads(path.read_text()), base=base))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file") from None
     except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 from nerfkit.arguments import Train, UsageError, differing
 from nerfkit.assess import backdrop, scene_of
 from nerfkit.config import Config
+from nerfkit.defaults import defaults
 from nerfkit.ranks import ALONE, Ranks
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
@@ -217,7 +218,7 @@ def _warnings(scene: Scene) -> list[str]:
 
 def _same_settings(run: Run, arguments: Train, config: Config) -> None:
     """Refuse settings that the run does not have: they would make it another. What is left open is the run's."""
-    asked = differing(config, Config())
+    asked = differing(config, defaults(config.engine))
     if arguments.time_budget is not None and run.config.train.steps:
         asked["train.steps"] = (0, run.config.train.steps)
     for key, (value, kept) in differing(config, run.config).items():

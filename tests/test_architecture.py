@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A file imports only from lower layers, from earlier names of its own row, or from its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("config", "aside", "torchrun", "ranks", "types"),
+    ("config", "defaults", "aside", "torchrun", "ranks", "types"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
     ("engines", "doctor", "provenance", "run", "packed", "render", "tiles"),
