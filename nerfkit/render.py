@@ -16,7 +16,7 @@ from nerfkit.config import Config
 from nerfkit.engines import EngineError, choose_device, resolve, serve
 from nerfkit.fields.conv import corrected
 from nerfkit.fields.hash import HashField
-from nerfkit.kernels import acc, stages
+from nerfkit.kernels import acc, rounds
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.composite import composite, gather, keep_visible
 from nerfkit.kernels.launch import parallel
@@ -139,13 +139,13 @@ def render_rays(
     transmittance of `EARLY_STOP`. ``reach`` damps gradients near the camera, see `composite`. ``distance`` and
     ``depth`` are in model units. With a ``capacity``, which bounds the samples of all rays together, or without
     gradients, a CPU takes each ray through all stages at once (`raycast.cast`: the same numbers in a third of the
-    time); without gradients, CUDA takes all rays through one stage after the other (`stages.cast`).
+    time); without gradients, CUDA takes all rays on together, round by round (`rounds.cast`).
     """
     learning, on_cpu = torch.is_grad_enabled(), rays.rays_o.device.type == "cpu"
     whole = isinstance(field, HashField) and not (field.tcnn or by_nerfacc or background.requires_grad)
     if whole and (not learning or (on_cpu and capacity > 0)):
         seen = field.target(), sampler.steps(rays, jitter), rays, jitter, background, EARLY_STOP
-        gathered = cast(*seen, reach, capacity if learning else 0) if on_cpu else stages.cast(*seen)
+        gathered = cast(*seen, reach, capacity if learning else 0) if on_cpu else rounds.cast(*seen)
         return _rendered(rays, *gathered)
     return render_in_stages(field, sampler, rays, background, jitter, reach, by_nerfacc=by_nerfacc).rendered(rays)
 

@@ -28,7 +28,9 @@ class Cells:
     window: Float[Tensor, " cells"]
 
     @classmethod
-    def bake(cls, values: Float[Tensor, "levels cells"], threshold: float, stepping: Stepping) -> Cells:
+    def bake(
+        cls, values: Float[Tensor, "levels cells"], threshold: float | Float[Tensor, ""], stepping: Stepping
+    ) -> Cells:
         """Mark the cells whose value exceeds a threshold as occupied; nothing is noted."""
         return cls.of_bits(pack_bits(values, threshold, stepping.resolution)[0], stepping)
 

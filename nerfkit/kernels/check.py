@@ -245,7 +245,7 @@ def _check_occupancy(device: torch.device) -> dict[str, float]:
         seen = window.clone()
         mean = ops.fold(values, window, 0.9, 0.7)
         known = torch.where(values < occupancy.UNKNOWN, values, -2.0)
-        results.append([seen, known, torch.tensor(mean), window, *ops.pack_bits(values, 0.5, _RESOLUTION)])
+        results.append([seen, known, torch.as_tensor(mean), window, *ops.pack_bits(values, 0.5, _RESOLUTION)])
     names = ("observe", "fold", "fold, mean", "fold, cleared window", "bits", "blocks")
     return {f"occupancy, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
 

@@ -126,9 +126,12 @@ def _march(
     t_starts: wp.array(dtype=float),
     t_ends: wp.array(dtype=float),
     ray_indices: wp.array(dtype=int),
+    begins: wp.array(dtype=float),
     counts: wp.array(dtype=int),
+    ends: wp.array(dtype=float),
 ):
-    # Without places for them, a ray's steps are counted; with places, as many are written as it has.
+    # Without places for them, a ray's steps are counted; with places, as many are written as it has. It sets out where
+    # it is told to, if it is, and tells where it would go on.
     r = first + wp.tid()
     o = rays_o[r]
     d = rays_d[r]
@@ -145,6 +148,8 @@ def _march(
         start = packed_info[r, 0]
         most = packed_info[r, 1]
     t = t_min + jitter[r] * _step_length(t_min, s)
+    if begins.shape[0] > 0:
+        t = wp.max(t, begins[r])
     while t < t_max and n < most:
         dt = _step_length(t, s)
         skip = _skip(o + (t + 0.5 * dt) * d, dt, inverse, bits, blocks, s)
@@ -164,6 +169,7 @@ def _march(
                 t += _step_length(t, s)
     if not writing:
         counts[r] = n
+        ends[r] = t
 
 
 @wp.kernel(module="nerfkit.kernels.march", grid_stride=False)
@@ -203,13 +209,27 @@ def march(
     blocks of 8^3 cells, set where any of their cells is. ``jitter`` in [0, 1) shifts a ray's lattice by that part of
     a step. Not differentiable.
     """
-    packed_info, total, n_rows = packed(_walk(rays, jitter, bits, blocks, stepping, None))
+    return march_on(rays, jitter, bits, blocks, stepping, None)[0]
+
+
+def march_on(
+    rays: Rays,
+    jitter: Float[Tensor, " n_rays"],
+    bits: Int[Tensor, " words"],
+    blocks: Int[Tensor, " block_words"],
+    stepping: Stepping,
+    begins: Float[Tensor, " n_rays"] | None,
+) -> tuple[Samples, Float[Tensor, " n_rays"]]:
+    """`march` from ``begins`` on, which are places that it has ended at before, and the places at which it ends now."""
+    where = rays, jitter, bits, blocks, stepping
+    counts, ends = _walk(*where, None, begins)
+    packed_info, total, n_rows = packed(counts)
     rows = _rows_for(n_rows, rays.rays_o.device)
     for values in rows:
         values[total:] = 0
-    _walk(rays, jitter, bits, blocks, stepping, (packed_info, *rows))
+    _walk(*where, (packed_info, *rows), begins)
     t_starts, t_ends, ray_indices = rows
-    return Samples(packed_info, ray_indices, t_starts, t_ends, total)
+    return Samples(packed_info, ray_indices, t_starts, t_ends, total), ends
 
 
 def march_within(
@@ -225,7 +245,7 @@ def march_within(
     The host is told nothing, so that it need not wait: ``n_owned`` is the capacity, and rows that no ray owns are
     zeros.
     """
-    counts = _walk(rays, jitter, bits, blocks, stepping, None)
+    counts, _ = _walk(rays, jitter, bits, blocks, stepping, None)
     packed_info = packed_within(counts, capacity)
     rows = _rows_for(capacity, rays.rays_o.device)
     for values in rows:
@@ -247,18 +267,25 @@ def _rows_for(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _walk(
-    rays: Rays, jitter: Tensor, bits: Tensor, blocks: Tensor, stepping: Stepping, places: tuple[Tensor, ...] | None
-) -> Int[Tensor, " n_rays"]:
-    """How many steps each ray takes in occupied cells; or, given places, write these down."""
+    rays: Rays,
+    jitter: Tensor,
+    bits: Tensor,
+    blocks: Tensor,
+    stepping: Stepping,
+    places: tuple[Tensor, ...] | None,
+    begins: Tensor | None = None,
+) -> tuple[Int[Tensor, " n_rays"], Float[Tensor, " n_rays"]]:
+    """How many steps each ray takes in occupied cells, and where it ends; or, given places, write the steps down."""
     s = _Steps()
     for name in _Steps.vars:
         setattr(s, name, getattr(stepping, name))
     device = rays.rays_o.device
-    counts = torch.empty(len(rays), dtype=torch.int32, device=device)
+    counts, ends = torch.empty(len(rays), dtype=torch.int32, device=device), torch.empty(len(rays), device=device)
     nowhere = counts.new_empty(0, 2), *_rows_for(0, device)
     o, d = array(rays.rays_o, wp.vec3f), array(rays.rays_d, wp.vec3f)
-    launch(_march, len(rays), [o, d, jitter, bits, blocks, s, *(places or nowhere), counts], device)
-    return counts
+    begins = ends.new_empty(0) if begins is None else begins
+    launch(_march, len(rays), [o, d, jitter, bits, blocks, s, *(places or nowhere), begins, counts, ends], device)
+    return counts, ends
 
 
 def sample_positions(rays: Rays, samples: Samples) -> Float[Tensor, "n_samples 3"]:

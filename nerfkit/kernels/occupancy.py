@@ -99,8 +99,9 @@ def _fold(
 
 def fold(
     values: Float[Tensor, "levels cells"], window: Float[Tensor, "levels cells"], decay: float, stale: float = 1.0
-) -> float:
-    """Let ``values`` take in what ``window`` saw and clear that, both in place; returns the mean of known values.
+) -> Float[Tensor, ""]:
+    """Let ``values`` take in what ``window`` saw and clear that, both in place; returns the mean of known values, which
+    stays on the device.
 
     A visited cell becomes max(value * decay, seen), or what was seen if its value was `UNKNOWN`; the value of another
     one that is known is multiplied by ``stale``.
@@ -110,7 +111,7 @@ def fold(
     n = values.numel() // 32
     sums, counts = torch.empty(2, n, device=values.device)
     launch(_fold, n, [values.view(-1), window.view(-1), decay, stale, sums, counts], values.device)
-    return float(sums.sum() / counts.sum().clamp(min=1.0))
+    return sums.sum() / counts.sum().clamp(min=1.0)
 
 
 @wp.kernel(module="nerfkit.kernels.occupancy", grid_stride=False)
@@ -118,14 +119,14 @@ def fold(
 def _pack(
     first: int,
     values: wp.array(dtype=float),
-    threshold: float,
+    threshold: wp.array(dtype=float),
     bits: wp.array(dtype=wp.int32),
 ):
     word = first + wp.tid()
     out = int(0)
     for k in range(32):
         v = values[word * 32 + k]
-        out = out | (wp.where(v > threshold, 1, 0) << k)
+        out = out | (wp.where(v > threshold[0], 1, 0) << k)
     bits[word] = out
 
 
@@ -150,14 +151,15 @@ def _pack_blocks(first: int, bits: wp.array(dtype=wp.int32), res: int, blocks: w
 
 
 def pack_bits(
-    values: Float[Tensor, "levels cells"], threshold: float, resolution: int
+    values: Float[Tensor, "levels cells"], threshold: float | Float[Tensor, ""], resolution: int
 ) -> tuple[Int[Tensor, " words"], Int[Tensor, " block_words"]]:
     """Bits of the cells whose value exceeds ``threshold``, and of the 8^3 blocks that hold such a cell.
 
     ``resolution`` must be a multiple of 32, so that every word belongs to one level.
     """
     bits = torch.empty(values.numel() // 32, dtype=torch.int32, device=values.device)
-    launch(_pack, len(bits), [values.view(-1), threshold, bits], values.device)
+    above = torch.as_tensor(threshold, dtype=torch.float32, device=values.device).view(1)
+    launch(_pack, len(bits), [values.view(-1), above, bits], values.device)
     return bits, pack_blocks(bits, resolution)
 
 

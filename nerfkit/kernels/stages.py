@@ -23,7 +23,7 @@ from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.contraction import contract
 from nerfkit.kernels.launch import array, launch
 from nerfkit.kernels.lesson import Judge, Learned, Lesson
-from nerfkit.kernels.march import march, march_within, packed_within, sample_positions
+from nerfkit.kernels.march import march_within, packed_within, sample_positions
 from nerfkit.kernels.occupancy import observe
 from nerfkit.kernels.products import network_by
 from nerfkit.kernels.raycast import Target, Where
@@ -62,14 +62,14 @@ def _kernels(word: type) -> tuple[wp.Kernel, ...]:
         t_starts: wp.array(dtype=float),
         t_ends: wp.array(dtype=float),
         packed_info: wp.array2d(dtype=int),
-        limit: float,
+        limits: wp.array(dtype=float),
         counts: wp.array(dtype=int),
     ):
         r = first + wp.tid()
         start = packed_info[r, 0]
         thickness = float(0.0)
         n = int(0)
-        while n < packed_info[r, 1] and thickness < limit:
+        while n < packed_info[r, 1] and thickness < limits[r]:
             thickness += density(features, start + n) * (t_ends[start + n] - t_starts[start + n])
             n += 1
         counts[r] = n
@@ -214,7 +214,7 @@ def _judge(
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """What a forward pass made of rays, and what its way back needs of the reached samples."""
 
     gathered: Float[Tensor, "n_rays c"]
@@ -272,25 +272,33 @@ def _n_owned(packed_info: Tensor) -> Int[Tensor, " one"]:
     return packed_info[:, 1].sum(dtype=torch.int32).clamp(min=1).view(1)
 
 
-def _forth(
-    target: Target, where: Where, rays: Rays, jitter: Tensor, background: Tensor, lesson: Lesson, meeting: bool
-) -> _Pass:
-    """The forward pass, with room for ``lesson.capacity`` samples that rays reach; with 0, for all there are."""
+def limits_of(early_stop: float, n: int, device: torch.device) -> Float[Tensor, " n"]:
+    """Optical thickness behind which n rays end that do so at a transmittance; at none below 0."""
+    return torch.full((n,), -math.log(early_stop) if early_stop > 0.0 else math.inf, device=device)
+
+
+def look(
+    target: Target,
+    offered: Samples,
+    rays: Rays,
+    background: Float[Tensor, "n_rays 3"],
+    limits: Float[Tensor, " n_rays"],
+    capacity: int,
+    meeting: bool = False,
+) -> Pass:
+    """The forward pass: what rays gather of the samples that they are offered, up to their `limits_of` thickness.
+
+    ``capacity`` is the room for those that all of them reach.
+    """
     density, color, dtype = _networks(target)
     count_reached, list_reached, add_up, _ = _kernels(_WORDS[target.word])
     n, device = len(rays), rays.rays_o.device
-    offered = where
-    if isinstance(where, Cells):
-        steps = rays, jitter, where.bits, where.blocks, where.stepping
-        offered = march_within(*steps, OFFERED * lesson.capacity) if lesson.capacity else march(*steps)
-    capacity = lesson.capacity or len(offered)
     positions = contract(sample_positions(rays, offered), target.grid.half)
     encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
     features, _ = density.forward(encoded)
-    limit = -math.log(lesson.early_stop) if lesson.early_stop > 0.0 else math.inf
     counts = torch.empty(n, dtype=torch.int32, device=device)
     intervals = [features, offered.t_starts, offered.t_ends, offered.packed_info]
-    launch(count_reached, n, [*intervals, limit, counts], device)
+    launch(count_reached, n, [*intervals, limits, counts], device)
     packed_info = packed_within(counts, capacity)
     rows, owners = torch.zeros(2, capacity, dtype=torch.int32, device=device)
     values = torch.zeros(capacity, 4, device=device)
@@ -304,10 +312,10 @@ def _forth(
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
     launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
     kept = positions.index_select(0, rows), encoded.index_select(0, rows), values, raw, color_kept
-    return _Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
+    return Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
 
 
-def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, g_gathered: Tensor) -> Tensor:
+def _back(target: Target, background: Tensor, lesson: Lesson, done: Pass, g_gathered: Tensor) -> Tensor:
     """Gradient of the weights; that of the table goes to the grid."""
     density, color, dtype = _networks(target)
     go_back = _kernels(_WORDS[target.word])[3]
@@ -321,24 +329,6 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: _Pass, g_gat
     g_encoded, g_density = density.backward(g_features, density.forward(done.encoded)[1])
     target.grid.backward(done.positions, g_encoded, target.table, _n_owned(done.packed_info))
     return torch.cat([g.reshape(-1) for g in (*g_density, *g_color)])
-
-
-@torch.no_grad()
-def cast(
-    target: Target,
-    where: Where,
-    rays: Rays,
-    jitter: Float[Tensor, " n_rays"],
-    background: Float[Tensor, "n_rays 3"],
-    early_stop: float,
-) -> tuple[Float[Tensor, "n_rays c"], Float[Tensor, " n_rays"], Float[Tensor, " n_rays"], Int[Tensor, "n_rays 2"]]:
-    """`raycast.cast`, stage by stage and without a gradient: what rays gather, opacity, sum of weights * t, samples.
-
-    The host waits once, to be told how many samples there are: there is room for all of them.
-    """
-    lesson = Lesson(background.new_empty(0, 3), 0.0, 0.0, early_stop, 0.0, 0)
-    done = _forth(target, where, rays, jitter, background.contiguous(), lesson, meeting=False)
-    return done.gathered, done.opacity, done.t_sum, done.packed_info
 
 
 @torch.no_grad()
@@ -359,7 +349,11 @@ def learn(
     met, in which every row counts as owned: those that no ray owns have no length.
     """
     noting = isinstance(where, Cells) and len(where.window) > 0
-    done = _forth(target, where, rays, jitter, background, lesson, meeting or noting)
+    offered, limits = where, limits_of(lesson.early_stop, len(rays), background.device)
+    if isinstance(where, Cells):
+        room = OFFERED * lesson.capacity
+        offered = march_within(rays, jitter, where.bits, where.blocks, where.stepping, room)
+    done = look(target, offered, rays, background, limits, lesson.capacity, meeting or noting)
     if judge is None:
         g_gathered = torch.zeros_like(done.gathered)
         losses = torch.empty_like(done.opacity)

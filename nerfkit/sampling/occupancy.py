@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nerfkit.config import SamplerConfig
 from nerfkit.kernels.cells import Cells
-from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.launch import parallel, sent
 from nerfkit.kernels.march import sample_positions
 from nerfkit.kernels.occupancy import UNKNOWN, fold, observe
 from nerfkit.ranks import Ranks
@@ -54,7 +54,7 @@ class OccupancyGrid:
         self._window = torch.full_like(self.values, -1.0)
         self._allowed = _may_be_occupied(self.values)
         self._generator = torch.Generator().manual_seed(0)
-        self.threshold = 0.0
+        self.threshold = torch.zeros((), device=device)
         self._step = 0
         self._bake()
 
@@ -93,7 +93,7 @@ class OccupancyGrid:
         if step % self.config.update_every == 0:
             self._probe(field, self._cells_to_probe())
             mean = fold(self.values, self._window, self.config.ema_decay, self.config.stale_decay)
-            self.threshold = min(mean, self.config.occupancy_threshold / self.stepping.min_step)
+            self.threshold = mean.clamp(max=self.config.occupancy_threshold / self.stepping.min_step)
             self._bake()
 
     def share(self, ranks: Ranks) -> None:
@@ -108,7 +108,7 @@ class OccupancyGrid:
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
         state = {"values": self.values, "window": self._window, "generator": self._generator.get_state()}
-        numbers = {"threshold": self.threshold, "step": float(self._step)}
+        numbers = {"threshold": float(self.threshold), "step": float(self._step)}
         return state | {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -117,7 +117,8 @@ class OccupancyGrid:
         self._allowed = _may_be_occupied(self.values)
         self._window.copy_(state["window"])
         self._generator.set_state(state["generator"])
-        self.threshold, self._step = float(state["threshold"]), int(state["step"])
+        self.threshold.fill_(float(state["threshold"]))
+        self._step = int(state["step"])
         self._bake()
 
     def _bake(self) -> None:
@@ -130,19 +131,20 @@ class OccupancyGrid:
             return self._allowed[self._step // self.config.update_every % n_turns :: n_turns].long()
         n_probes = max(self.config.n_probes, len(self._allowed) // 64)
         picked = torch.randint(len(self._allowed), (n_probes,), generator=self._generator)
-        return self._allowed[picked.to(self.values.device)].long()
+        return self._allowed[sent(picked, self.values.device)].long()
 
     def _probe(self, field: Field, cells: Int[Tensor, " n"]) -> None:
         """Evaluate the field at random places of cells, so that an empty one can become occupied again."""
         n = len(cells)
-        within = torch.rand(n, 3, generator=self._generator).to(self.values.device)
+        within = sent(torch.rand(n, 3, generator=self._generator), self.values.device)
         positions = places_in(cells, within, self.stepping)
+        chunk = _CHUNK if positions.device.type == "cpu" else max(n, 1)
 
         def density(begin: int) -> Tensor:
             with torch.no_grad():
-                return field.density(positions[begin : begin + _CHUNK])[0]
+                return field.density(positions[begin : begin + chunk])[0]
 
-        sigmas = torch.cat(parallel(density, range(0, n, _CHUNK), positions.device))
+        sigmas = torch.cat(parallel(density, range(0, n, chunk), positions.device))
         self._window.view(-1).scatter_reduce_(0, cells, sigmas, "amax")
 
 

@@ -85,7 +85,7 @@ class TestFold:
         for op in (fold, reference.fold):
             values, window = start.clone(), seen.clone()
             mean = op(values, window, 0.9)
-            results.append((values, window, torch.tensor(mean)))
+            results.append((values, window, torch.as_tensor(mean)))
         (values, window, mean), (expected, _, expected_mean) = results
         assert torch.equal(values >= UNKNOWN, expected >= UNKNOWN)
         assert_close(values.clamp(max=2.0), expected.clamp(max=2.0))

@@ -11,7 +11,6 @@ import torch
 from compare import assert_close
 from targets import N_RAYS, NETWORKS, NEVER, STEPPINGS, cells_of, columns, listed, rays, target_of
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nerfkit.kernels import raycast, reference_rays, stages
@@ -20,7 +19,6 @@ from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.lesson import Learned, Lesson, Verdict
 from nerfkit.kernels.raycast import Target, Where
-from nerfkit.types import Rays
 
 ROOM = 20000
 
@@ -110,28 +108,6 @@ def test_half_precision_differs_by_its_rounding(shape: str, device: torch.device
     assert 0.0 < relative_error(actual[2], wanted[2]) < 0.02
     for one, other in zip(actual[:2], wanted[:2], strict=True):
         assert float((one - other).norm() / other.norm()) < 0.1
-
-
-@pytest.mark.parametrize("early_stop", [NEVER, 0.1])
-@pytest.mark.parametrize("shape", ["default", "deferring"])
-def test_a_picture_is_that_of_the_twin(shape: str, early_stop: float, device: torch.device) -> None:
-    target = target_of(NETWORKS[shape], thickness=2.0, device=device)
-    cells = cells_of(STEPPINGS["growing"], 0.7, device=device)
-    inputs = target, cells, rays().to(device), *(x.to(device) for x in columns()), early_stop
-    *actual, packed_info = stages.cast(*inputs)
-    *wanted, wanted_info = reference_rays.cast(*inputs)
-    assert torch.equal(packed_info, wanted_info) and int(packed_info[:, 1].sum()) > 1000
-    for one, other in zip(actual, wanted, strict=True):
-        assert relative_error(one, other) < 3e-5
-
-
-def test_no_rays_and_rays_that_miss(device: torch.device) -> None:
-    target, cells = target_of(NETWORKS["default"], device=device), cells_of(STEPPINGS["even"], device=device)
-    away = Rays(rays().rays_o[4:7] + 3.0, F.normalize(torch.ones(3, 3), dim=1), torch.ones(3)).to(device)
-    background = columns()[1][:3].to(device)
-    rgb, opacity, t_sum, info = stages.cast(target, cells, away, torch.rand(3, device=device), background, 1e-3)
-    assert torch.equal(rgb, background) and not opacity.any() and not t_sum.any() and not info[:, 1].any()
-    assert stages.cast(target, cells, away[:0], rgb[:0, 0], background[:0], 1e-3)[0].shape == (0, 3)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
