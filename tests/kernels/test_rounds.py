@@ -51,7 +51,7 @@ def test_samples_may_be_listed(device: torch.device) -> None:
 
 
 def test_what_lies_behind_surfaces_is_not_looked_up(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    target, offered = target_of(NETWORKS["default"], thickness=3.0, device=device), []
+    target, offered = target_of(NETWORKS["default"], thickness=8.0, device=device), []
     look = rounds.look
 
     def listen(target: Target, samples: object, *more: object) -> object:
