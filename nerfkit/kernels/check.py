@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from nerfkit.kernels import (
     raycast,
     reference,
     reference_rays,
+    rounds,
     shade,
+    stages,
 )
 from nerfkit.types import Rays, Samples
 
@@ -250,37 +253,58 @@ def _check_occupancy(device: torch.device) -> dict[str, float]:
     return {f"occupancy, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
 
 
+def _target(device: torch.device) -> tuple[raycast.Target, cells.Cells, tuple[Rays, Tensor, Tensor]]:
+    """A small field, where to look in it, and rays with their jitter and background."""
+    generator = _generator()
+    networks = raycast.Networks(4, 4, (16, 32, 16), (32, 32, 3))
+    layout = hashgrid.grid_layout(4, 4, 10, 4, 32)
+    table = torch.randn(layout.n_entries, 4, generator=generator).to(device).requires_grad_()
+    weights = (0.4 * torch.randn(networks.n_weights, generator=generator)).to(device).requires_grad_()
+    grid = hashgrid.HashGrid(layout, device)
+    target = raycast.Target(networks, grid, table, table.detach(), weights, "float32")
+    stepping = march.Stepping(_LEVELS, _RESOLUTION, 1 / 64, 0.011, 0.04)
+    baked = cells.Cells.bake(torch.ones(_LEVELS, _RESOLUTION**3, device=device), 0.5, stepping)
+    jitter, background = (torch.rand(16, *more, generator=generator).to(device) for more in ((), (3,)))
+    return target, baked, (_rays(16, generator, device), jitter, background)
+
+
+def _lessons(device: torch.device, *ops: Any) -> dict[str, float]:
+    """Two ways to learn, beside one another."""
+    target, baked, inputs = _target(device)
+    truth = torch.rand(16, 3, generator=_generator()).to(device)
+    lesson = raycast.Lesson(truth, 0.1, 10.0, -1.0, 0.5, 5000, 10.0, 0.4)
+    results = []
+    for op in ops:
+        target.table.grad = None
+        done = op.learn(target, baked, *inputs, lesson)
+        results.append([done.g_weights, target.table.grad, torch.as_tensor(done.loss)])
+    names = ("gradient of weights", "of the table", "loss")
+    return {f"learning, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+
+
 def _check_raycast(device: torch.device) -> dict[str, float]:
     """Whole rays, which only a CPU takes in one kernel."""
     if device.type != "cpu":
         return {}
-    generator = _generator()
-    networks = raycast.Networks(4, 4, (16, 32, 16), (32, 32, 3))
-    layout = hashgrid.grid_layout(4, 4, 10, 4, 32)
-    table = torch.randn(layout.n_entries, 4, generator=generator).requires_grad_()
-    weights = (0.4 * torch.randn(networks.n_weights, generator=generator)).requires_grad_()
-    grid = hashgrid.HashGrid(layout, device)
-    target = raycast.Target(networks, grid, table, table.detach(), weights, "float32")
-    values = torch.ones(_LEVELS, _RESOLUTION**3)
-    stepping = march.Stepping(_LEVELS, _RESOLUTION, 1 / 64, 0.011, 0.04)
-    baked = cells.Cells.bake(values, 0.5, stepping)
-    inputs = (_rays(16, generator, device), torch.rand(16, generator=generator), torch.rand(16, 3, generator=generator))
+    target, baked, inputs = _target(device)
     results = []
     for op, room in ((raycast.cast, (5000,)), (reference_rays.cast, ())):
-        table.grad = weights.grad = None
+        target.table.grad = target.weights.grad = None
         *pixels_of, packed_info = op(target, baked, *inputs, -1.0, 0.5, *room)
         sum((x * x).sum() for x in pixels_of).backward()
-        results.append([*pixels_of, packed_info, weights.grad, table.grad])
+        results.append([*pixels_of, packed_info, target.weights.grad, target.table.grad])
     names = ("rgb", "opacity", "distance", "samples", "gradient of weights", "of the table")
     errors = {f"whole rays, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
-    lesson = raycast.Lesson(torch.rand(16, 3, generator=generator), 0.1, 10.0, -1.0, 0.5, 5000, 10.0, 0.4)
-    lessons = []
-    for ops in (raycast, reference_rays):
-        table.grad = None
-        done = ops.learn(target, baked, *inputs, lesson)
-        lessons.append([done.g_weights, table.grad, torch.tensor(done.loss)])
-    names = ("gradient of weights", "of the table", "loss")
-    return errors | {f"learning, {name}": relative_error(*pair) for name, *pair in zip(names, *lessons, strict=True)}
+    return errors | _lessons(device, raycast, reference_rays)
+
+
+def _check_stages(device: torch.device) -> dict[str, float]:
+    """Rays stage after stage, and in rounds: what CUDA does with them."""
+    target, baked, inputs = _target(device)
+    results = [op.cast(target, baked, *inputs, 0.1) for op in (rounds, reference_rays)]
+    names = ("rgb", "opacity", "distance", "samples")
+    errors = {f"in rounds, {name}": relative_error(*pair) for name, *pair in zip(names, *results, strict=True)}
+    return errors | {f"by stages, {name}": error for name, error in _lessons(device, stages, reference_rays).items()}
 
 
 def compare_networks(device: torch.device) -> dict[str, float]:
@@ -313,4 +337,5 @@ CHECKS: tuple[Callable[[torch.device], dict[str, float]], ...] = (
     _check_adam,
     _check_occupancy,
     _check_raycast,
+    _check_stages,
 )

@@ -8,11 +8,11 @@ that are reached, before the ray is opaque, have a second set of rows, on which 
 Every kernel runs on a CPU too, where `raycast` is its rival and its twin.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ModuleType
-from typing import no_type_check
 
 import torch
 import warp as wp
@@ -27,190 +27,11 @@ from nerfkit.kernels.march import march_within, packed_within, sample_positions
 from nerfkit.kernels.occupancy import observe
 from nerfkit.kernels.products import network_by
 from nerfkit.kernels.raycast import Target, Where
-from nerfkit.kernels.shade import spherical_harmonics
+from nerfkit.kernels.reached import WORDS, join_of, judge_colors, kernels_of
 from nerfkit.types import Met, Rays, Samples
 
 OFFERED = 4
 """Room for samples that rays are offered, for each that they may reach."""
-_MAX_LOG_DENSITY = wp.constant(15.0)
-_WORDS = {"float32": wp.float32, "bfloat16": wp.bfloat16, "float16": wp.float16}
-
-
-@lru_cache
-def _kernels(word: type) -> tuple[wp.Kernel, ...]:
-    """The kernels that read and write networks' numbers, for those of one type."""
-
-    @wp.func
-    @no_type_check
-    def density(features: wp.array2d(dtype=word), i: int):
-        return wp.exp(wp.min(float(features[i, 0]), _MAX_LOG_DENSITY))
-
-    @wp.func
-    @no_type_check
-    def shade(raw: wp.array2d(dtype=word), i: int):
-        return wp.vec3f(
-            1.0 / (1.0 + wp.exp(-float(raw[i, 0]))),
-            1.0 / (1.0 + wp.exp(-float(raw[i, 1]))),
-            1.0 / (1.0 + wp.exp(-float(raw[i, 2]))),
-        )
-
-    @wp.kernel(module="unique", grid_stride=False)
-    @no_type_check
-    def count_reached(
-        first: int,
-        features: wp.array2d(dtype=word),
-        t_starts: wp.array(dtype=float),
-        t_ends: wp.array(dtype=float),
-        packed_info: wp.array2d(dtype=int),
-        limits: wp.array(dtype=float),
-        counts: wp.array(dtype=int),
-    ):
-        r = first + wp.tid()
-        start = packed_info[r, 0]
-        thickness = float(0.0)
-        n = int(0)
-        while n < packed_info[r, 1] and thickness < limits[r]:
-            thickness += density(features, start + n) * (t_ends[start + n] - t_starts[start + n])
-            n += 1
-        counts[r] = n
-
-    @wp.kernel(module="unique", grid_stride=False)
-    @no_type_check
-    def list_reached(
-        first: int,
-        features: wp.array2d(dtype=word),
-        t_starts: wp.array(dtype=float),
-        t_ends: wp.array(dtype=float),
-        offered_info: wp.array2d(dtype=int),
-        packed_info: wp.array2d(dtype=int),
-        rows: wp.array(dtype=int),
-        owners: wp.array(dtype=int),
-        values: wp.array(dtype=wp.vec4f),
-        met: wp.array(dtype=float),
-        opacity: wp.array(dtype=float),
-    ):
-        r = first + wp.tid()
-        trans = float(1.0)
-        for k in range(packed_info[r, 1]):
-            i = offered_info[r, 0] + k
-            j = packed_info[r, 0] + k
-            dt = t_ends[i] - t_starts[i]
-            sigma = density(features, i)
-            after = trans * wp.exp(-sigma * dt)
-            rows[j] = i
-            owners[j] = r
-            values[j] = wp.vec4f(0.5 * (t_starts[i] + t_ends[i]), dt, sigma, trans - after)
-            if met.shape[0] > 0:
-                met[i] = sigma
-            trans = after
-        opacity[r] = 1.0 - trans
-
-    @wp.kernel(module="unique", grid_stride=False)
-    @no_type_check
-    def add_up(
-        first: int,
-        raw: wp.array2d(dtype=word),
-        values: wp.array(dtype=wp.vec4f),
-        packed_info: wp.array2d(dtype=int),
-        background: wp.array(dtype=wp.vec3f),
-        opacity: wp.array(dtype=float),
-        gathered: wp.array2d(dtype=float),
-        t_sum: wp.array(dtype=float),
-    ):
-        r = first + wp.tid()
-        color = (1.0 - opacity[r]) * background[r]
-        placed = float(0.0)
-        for c in range(3, gathered.shape[1]):
-            gathered[r, c] = 0.0
-        for k in range(packed_info[r, 1]):
-            i = packed_info[r, 0] + k
-            v = values[i]
-            color += v[3] * shade(raw, i)
-            placed += v[3] * v[0]
-            for c in range(3, gathered.shape[1]):
-                gathered[r, c] = gathered[r, c] + v[3] * float(raw[i, c])
-        for c in range(3):
-            gathered[r, c] = color[c]
-        t_sum[r] = placed
-
-    @wp.kernel(module="unique", grid_stride=False)
-    @no_type_check
-    def go_back(
-        first: int,
-        raw: wp.array2d(dtype=word),
-        values: wp.array(dtype=wp.vec4f),
-        packed_info: wp.array2d(dtype=int),
-        background: wp.array(dtype=wp.vec3f),
-        opacity: wp.array(dtype=float),
-        g_gathered: wp.array2d(dtype=float),
-        reach: float,
-        distortion: float,
-        halfway: float,
-        g_raw: wp.array2d(dtype=word),
-        g_log_sigmas: wp.array(dtype=float),
-    ):
-        r = first + wp.tid()
-        g = wp.vec3f(g_gathered[r, 0], g_gathered[r, 1], g_gathered[r, 2])
-        start = packed_info[r, 0]
-        count = packed_info[r, 1]
-        trans = 1.0 - opacity[r]
-        # Of all samples and of those behind the one in hand: sums of weights, and of weights times places.
-        all_placed = float(0.0)
-        later = float(0.0)
-        later_placed = float(0.0)
-        if distortion > 0.0:
-            for k in range(count):
-                v = values[start + k]
-                all_placed += v[3] * v[0] / (v[0] + halfway)
-        behind = trans * wp.dot(g, background[r])
-        for k in range(count):
-            i = start + count - 1 - k
-            v = values[i]
-            color = shade(raw, i)
-            q = wp.dot(g, color)
-            for c in range(3, g_gathered.shape[1]):
-                q += g_gathered[r, c] * float(raw[i, c])
-            if distortion > 0.0:
-                per = 1.0 / (v[0] + halfway)
-                s = v[0] * per
-                d = v[1] * halfway * per * per
-                earlier = opacity[r] - later - v[3]
-                earlier_placed = all_placed - later_placed - v[3] * s
-                q += 2.0 * distortion * (s * (earlier - later) - earlier_placed + later_placed + v[3] * d / 3.0)
-                later += v[3]
-                later_placed += v[3] * s
-            near = wp.min(1.0, (v[0] + 0.5 * v[1]) / reach)
-            near = near * near
-            g_log_sigmas[i] = near * v[1] * v[2] * (trans * q - behind)
-            for c in range(3):
-                g_raw[i, c] = word(near * v[3] * g[c] * color[c] * (1.0 - color[c]))
-            for c in range(3, g_gathered.shape[1]):
-                g_raw[i, c] = word(near * v[3] * g_gathered[r, c])
-            behind += v[3] * q
-            trans += v[3]
-
-    return count_reached, list_reached, add_up, go_back
-
-
-@wp.kernel(module="nerfkit.kernels.stages", grid_stride=False)
-@no_type_check
-def _judge(
-    first: int,
-    rgb: wp.array2d(dtype=float),
-    truth: wp.array(dtype=wp.vec3f),
-    delta: float,
-    factor: float,
-    g_rgb: wp.array2d(dtype=float),
-    losses: wp.array(dtype=float),
-):
-    r = first + wp.tid()
-    loss = float(0.0)
-    for c in range(3):
-        e = rgb[r, c] - truth[r][c]
-        size = wp.abs(e)
-        loss += wp.where(size < delta, 0.5 * e * e, delta * (size - 0.5 * delta))
-        g_rgb[r, c] = factor * wp.clamp(e, -delta, delta)
-    losses[r] = factor * loss
 
 
 @dataclass(frozen=True)
@@ -242,7 +63,7 @@ class _Network:
     by: ModuleType
 
     @classmethod
-    def of(cls, flat: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> "_Network":
+    def of(cls, flat: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> _Network:
         """From all its numbers in one row."""
         shapes = [*zip(sizes[1:], sizes, strict=False)]
         each = flat.split([n * m for n, m in shapes])
@@ -291,7 +112,7 @@ def look(
     ``capacity`` is the room for those that all of them reach.
     """
     density, color, dtype = _networks(target)
-    count_reached, list_reached, add_up, _ = _kernels(_WORDS[target.word])
+    count_reached, list_reached, add_up, _ = kernels_of(WORDS[target.word])
     n, device = len(rays), rays.rays_o.device
     positions = contract(sample_positions(rays, offered), target.grid.half)
     encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
@@ -305,8 +126,11 @@ def look(
     met = torch.zeros(len(offered) if meeting else 0, device=device)
     opacity, t_sum = torch.empty(2, n, device=device)
     launch(list_reached, n, [*intervals, packed_info, rows, owners, array(values, wp.vec4f), met, opacity], device)
-    harmonics = spherical_harmonics(rays.rays_d, math.isqrt(target.networks.color[0] - target.networks.density[-1]))
-    seen = torch.cat([features.index_select(0, rows), harmonics.to(dtype).index_select(0, owners)], 1)
+    n_geo, n_seen = target.networks.density[-1], target.networks.color[0]
+    seen = features.new_empty(capacity, n_seen)
+    toward = array(rays.rays_d, wp.vec3f)
+    word = WORDS[target.word]
+    launch(join_of(word), capacity, [rows, owners, n_geo, n_seen - n_geo, features, toward, seen], device)
     raw, color_kept = color.forward(seen)
     gathered = torch.empty(n, target.networks.color[-1], device=device)
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
@@ -318,7 +142,7 @@ def look(
 def _back(target: Target, background: Tensor, lesson: Lesson, done: Pass, g_gathered: Tensor) -> Tensor:
     """Gradient of the weights; that of the table goes to the grid."""
     density, color, dtype = _networks(target)
-    go_back = _kernels(_WORDS[target.word])[3]
+    go_back = kernels_of(WORDS[target.word])[3]
     g_raw, g_log_sigmas = torch.zeros_like(done.raw), torch.zeros_like(done.values[:, 0])
     inputs = [done.raw, array(done.values, wp.vec4f), done.packed_info, array(background, wp.vec3f), done.opacity]
     inputs += [g_gathered, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway, g_raw, g_log_sigmas]
@@ -358,7 +182,7 @@ def learn(
         g_gathered = torch.zeros_like(done.gathered)
         losses = torch.empty_like(done.opacity)
         inputs = [done.gathered, array(lesson.truth, wp.vec3f), lesson.delta, lesson.factor, g_gathered, losses]
-        launch(_judge, len(rays), inputs, done.opacity.device)
+        launch(judge_colors, len(rays), inputs, done.opacity.device)
         loss, rgb, g_more = losses.sum(), done.gathered[:, :3], ()
     else:
         with torch.enable_grad():

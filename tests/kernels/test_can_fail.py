@@ -22,8 +22,10 @@ from nerfkit.kernels import (
     pixels,
     raycast,
     reference,
+    rounds,
     self_check,
     shade,
+    stages,
 )
 from nerfkit.types import Rays, Samples
 
@@ -250,6 +252,30 @@ def whole_ray_s_distortion_of_the_later_half(patch: Patch) -> None:
     raycast._backward.cache_clear()
 
 
+def stages_that_stop_at_half(patch: Patch) -> None:
+    patch.setattr(stages, "limits_of", changed(stages.limits_of, lambda limits: limits.clamp(max=0.7)))
+
+
+def stages_without_their_last_sample(patch: Patch) -> None:
+    patch.setattr(stages, "packed_within", changed(stages.packed_within, lambda info: info - (info > 0).int()))
+
+
+def a_loss_of_plain_squares(patch: Patch) -> None:
+    launch = stages.launch
+
+    def without_bound(kernel: Any, n: int, inputs: list[Any], device: torch.device) -> None:
+        if kernel is stages.judge_colors:
+            inputs[2] = 1e6
+        launch(kernel, n, inputs, device)
+
+    patch.setattr(stages, "launch", without_bound)
+
+
+def rounds_that_begin_anew(patch: Patch) -> None:
+    op = rounds.march_on
+    patch.setattr(rounds, "march_on", lambda *inputs: op(*inputs[:-1], None))
+
+
 def one_colour_for_alpha(patch: Patch) -> None:
     op = pixels.pixel_colors
 
@@ -301,6 +327,10 @@ FAULTS: dict[Callable[[Patch], None], str] = {
     whole_ray_of_even_steps: "whole rays, samples",
     whole_ray_of_plain_squares: "learning, gradient of weights",
     whole_ray_s_distortion_of_the_later_half: "learning, gradient of weights",
+    stages_that_stop_at_half: "by stages, learning, loss",
+    stages_without_their_last_sample: "by stages, learning, gradient",
+    a_loss_of_plain_squares: "by stages, learning, gradient of weights",
+    rounds_that_begin_anew: "in rounds, rgb",
 }
 
 
@@ -313,7 +343,7 @@ def compiled_anew() -> Iterator[None]:
 
 
 def agrees(name: str, error: float) -> bool:
-    if name.startswith(("whole rays", "learning")):
+    if name.startswith(("whole rays", "learning", "by stages", "in rounds")):
         return error <= (1e-3 if "gradient" in name or "table" in name else 3e-5)
     limit = 2e-3 if name.startswith(("march", "keep visible")) and "rows" not in name else TOLERANCES[torch.float32]
     return error <= (TOLERANCES[torch.bfloat16] if "bf16" in name else limit)

@@ -11,7 +11,7 @@ import warp as wp
 from warp._src import context
 
 import nerfkit.kernels
-from nerfkit.kernels import corners, stages
+from nerfkit.kernels import corners, reached
 
 ARCHITECTURES = (75, 90, 120)
 WORDS = (wp.float32, wp.float16, wp.bfloat16)
@@ -29,7 +29,8 @@ def modules() -> dict[str, wp.Module]:
         found[f"gather rounded {n} {word.__name__}"] = corners.kernel_of(corners.GATHER, n, word, wp.float16).module
         found[f"scatter {n} {word.__name__}"] = corners.kernel_of(corners.SCATTER, n, word).module
     for word in WORDS:
-        found |= {f"{kernel.key} {word.__name__}": kernel.module for kernel in stages._kernels(word)}
+        each = [*reached.kernels_of(word), reached.join_of(word)]
+        found |= {f"{kernel.key} {word.__name__}": kernel.module for kernel in each}
     found["scatter 8"] = corners.kernel_of(corners.SCATTER, 8, wp.bfloat16).module
     return found
 
