@@ -130,6 +130,12 @@ def array(tensor: Tensor, dtype: Any = None) -> Any:
     return view
 
 
+@lru_cache
+def _stream(stream: Any) -> wp.Stream:
+    """Warp's view of one of torch's streams, made once: it takes as long as a launch."""
+    return wp.stream_from_torch(stream)
+
+
 def launch(kernel: wp.Kernel, n: int, inputs: list[Any], device: torch.device, n_parts: int = 0) -> None:
     """Run ``kernel(first, *inputs)`` for the n indices ``first + wp.tid()``; tensors are viewed by `array`.
 
@@ -140,8 +146,7 @@ def launch(kernel: wp.Kernel, n: int, inputs: list[Any], device: torch.device, n
         return
     inputs = [array(x) if isinstance(x, Tensor) else x for x in inputs]
     if device.type != "cpu":
-        stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-        wp.launch(kernel, dim=n, inputs=[0, *inputs], stream=stream)
+        wp.launch(kernel, dim=n, inputs=[0, *inputs], stream=_stream(torch.cuda.current_stream(device)))
         return
     n_parts = 1 if current_task() >= 0 else min(n_parts or 2 * prepare_cpu(), n)
     bounds = [n * i // n_parts for i in range(n_parts + 1)]
