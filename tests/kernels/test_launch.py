@@ -50,7 +50,7 @@ def everything() -> list[Tensor]:
     observe(positions, samples, sigmas.detach(), 32, window)
     known = torch.zeros(1, 32**3)
     mean = fold(known, window, 0.9)
-    return [samples.t_starts, features, rows, *outputs, table.grad, known, torch.tensor(mean)]
+    return [samples.t_starts, features, rows, *outputs, table.grad, known, mean]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
