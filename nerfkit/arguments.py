@@ -255,7 +255,9 @@ def parse_train(words: list[str]) -> tuple[Train, Config]:
     Raises ConfigError for a file or a setting that cannot be used and UsageError for flags that make no sense.
     """
     file, engine = _value_of("--config", words), _value_of("--engine", words)
-    if engine is None:
+    if {"-h", "--help"} & {*words}:
+        engine = "cpu"  # whose defaults are known without a look at the machine
+    elif engine is None:
         engine = "auto" if file is None else load_preset(Path(file)).engine
     preset = defaults(engine) if file is None else load_preset(Path(file), defaults(engine))
     # The file's values become the defaults, so that the help shows them and flags win over them.

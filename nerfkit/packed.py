@@ -220,7 +220,8 @@ def open_packed(path: Path) -> PackedRun:
         if at != len(data) - _HASH_BYTES:
             raise ValueError(f"its sections end at {at} of {len(data) - _HASH_BYTES} bytes")
         config = check(from_dict(Config, header["config"]))
-        return PackedRun(path.with_name(f"{path.stem}-nerf"), config, path, header, sections, len(data))
+        beside = path.with_name(f"{path.stem}-nerf")
+        return PackedRun(beside, config, file=path, header=header, sections=sections, n_bytes=len(data))
     except (ConfigError, KeyError, ValueError, TypeError, struct.error, zlib.error) as error:
         raise PackedError(f"{path}: cannot be read as a scene: {error}") from None
 
