@@ -45,7 +45,7 @@ def cast(
         """Lay what some rays see behind what they saw; returns how many samples each of them reached."""
         before = trans[which]
         left = limits[which] + before.clamp(min=1e-30).log()
-        seen = look(target, offered, rays[which], black[which], left, len(offered))
+        seen = look(target, offered, rays[which], black[which], left, len(offered), learning=False)
         gathered.index_add_(0, which, before[:, None] * seen.gathered)
         t_sum.index_add_(0, which, before * seen.t_sum)
         counts.index_add_(0, which, seen.packed_info[:, 1].contiguous())

@@ -45,8 +45,9 @@ class Pass:
     packed_info: Int[Tensor, "n_rays 2"]
     met: Float[Tensor, " n"]
     """Densities of the samples that were offered, 0 of those that were not reached; where that was asked for."""
-    positions: Float[Tensor, "n_rows 3"]
-    encoded: Float[Tensor, "n_rows width"]
+    positions: Float[Tensor, "n_back 3"]
+    encoded: Float[Tensor, "n_back width"]
+    """Of all rows, where there is a way back, and else of none."""
     values: Float[Tensor, "n_rows 4"]
     """(t, length, density, weight)."""
     raw: Float[Tensor, "n_rows c"]
@@ -106,10 +107,11 @@ def look(
     limits: Float[Tensor, " n_rays"],
     capacity: int,
     meeting: bool = False,
+    learning: bool = True,
 ) -> Pass:
     """The forward pass: what rays gather of the samples that they are offered, up to their `limits_of` thickness.
 
-    ``capacity`` is the room for those that all of them reach.
+    ``capacity`` is the room for those that all of them reach. Unless it is ``learning``, there is no way back.
     """
     density, color, dtype = _networks(target)
     count_reached, list_reached, add_up, _ = kernels_of(WORDS[target.word])
@@ -135,7 +137,8 @@ def look(
     gathered = torch.empty(n, target.networks.color[-1], device=device)
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
     launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
-    kept = positions.index_select(0, rows), encoded.index_select(0, rows), values, raw, color_kept
+    again = rows if learning else rows[:0]
+    kept = positions.index_select(0, again), encoded.index_select(0, again), values, raw, color_kept
     return Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
 
 

@@ -10,10 +10,10 @@ from targets import NETWORKS, NEVER, STEPPINGS, cells_of, columns, listed, rays,
 from torch import Tensor
 from torch.nn import functional as F
 
-from nerfkit.kernels import reference_rays, rounds
+from nerfkit.kernels import reference_rays, rounds, stages
 from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.raycast import Target, Where
-from nerfkit.types import Rays
+from nerfkit.types import Rays, Samples
 
 
 def assert_alike(target: Target, where: Where, early_stop: float, least: int = 500) -> None:
@@ -54,9 +54,9 @@ def test_what_lies_behind_surfaces_is_not_looked_up(device: torch.device, monkey
     target, offered = target_of(NETWORKS["default"], thickness=8.0, device=device), []
     look = rounds.look
 
-    def listen(target: Target, samples: object, *more: object) -> object:
+    def listen(target: Target, samples: Samples, *more: object, **how: object) -> stages.Pass:
         offered.append(samples.n_owned)
-        return look(target, samples, *more)
+        return look(target, samples, *more, **how)
 
     monkeypatch.setattr(rounds, "look", listen)
     monkeypatch.setattr(rounds, "FIRST", 4)
