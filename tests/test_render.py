@@ -12,9 +12,10 @@ from compare import assert_close
 from torch import Tensor
 from torch.nn import functional as F
 
+from nerfkit import render as rendering
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
 from nerfkit.fields.hash import HashField
-from nerfkit.kernels import reference
+from nerfkit.kernels import reference, rounds
 from nerfkit.render import (
     EARLY_STOP,
     Model,
@@ -194,6 +195,36 @@ class TestPictures:
         center = torch.tensor(scene.frame.center)
         middle = float((scene.cameras.c2w[0, :, 3] - center).norm())
         assert (picture.distance[hit] < middle + reach).all() and (picture.distance[hit] > middle - reach).all()
+
+    @pytest.mark.parametrize("engine", ["cuda", "tinycudann", "nerfacc"])
+    def test_every_engine_takes_the_same_picture_of_one_checkpoint(self, engine: str, scene: Scene) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        pictures = []
+        for one in ("cpu", engine):
+            try:
+                model = new_model(replace(SMALL, engine=one), scene.frame)
+                lively(model.field)
+                pictures.append(render_image(model, scene.cameras, 0))
+            except Exception as error:
+                if one in ("tinycudann", "nerfacc"):
+                    pytest.skip(f"{one} does not work here: {error}")
+                raise
+        mine, other = pictures
+        assert float(mine.opacity.max()) > 0.5
+        assert -10 * math.log10(float((mine.rgb - other.rgb).square().mean())) > 50
+
+    def test_on_cuda_a_picture_is_that_of_the_cpu_s_own_kernel(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = new_model(SMALL, scene.frame)
+        lively(model.field)
+        wanted = render_image(model, scene.cameras, 0)
+        # As on CUDA: in rounds, which a CPU can take too.
+        monkeypatch.setattr(rendering, "cast", lambda *seen: rounds.cast(*seen[:6]))
+        found = render_image(model, scene.cameras, 0)
+        assert float(wanted.opacity.max()) > 0.5
+        assert -10 * math.log10(float((found.rgb - wanted.rgb).square().mean())) > 50
 
     def test_its_pixels_are_those_of_its_rays(self, scene: Scene) -> None:
         model = new_model(SMALL, scene.frame)

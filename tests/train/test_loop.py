@@ -100,6 +100,21 @@ def test_a_training_by_stages_learns_as_much(kind: str, scene: Scene, monkeypatc
     assert abs(staged.samples_per_ray - whole.samples_per_ray) < 0.1 * whole.samples_per_ray
 
 
+def test_a_step_on_cuda_never_waits(scene: Scene) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    training = stepping.Training.new(scene, model_of(scene, replace(CONFIG, engine="cuda")))
+    training.warm_up()
+    training.learn(training.n_rays)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            training.learn(training.n_rays)
+            training.optimizer.step(1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_a_seed_gives_the_same_numbers_twice(scene: Scene, tmp_path: Path) -> None:
     (one, first), (other, second) = (train(scene, CONFIG, tmp_path / name) for name in "ab")
     assert_same(one, other)
