@@ -82,10 +82,13 @@ def _tiles(metrics: dict[str, Any], records: list[dict[str, Any]]) -> str:
         return "–" if metrics.get(key) is None else format(metrics[key], form)
 
     seconds, rate = (metrics.get(a, last.get(b)) for a, b in (("train_seconds", "seconds"), ("rays_per_second",) * 2))
-    tiles = [
+    scores = [
         ("PSNR", figure("psnr", ".2f"), "dB"),
         ("SSIM", figure("ssim", ".4f"), ""),
         ("LPIPS", figure("lpips", ".4f"), ""),
+    ]
+    tiles = [
+        *(scores if metrics.get("psnr") is not None else []),  # what nobody scored has no gaps for them
         ("training", duration(seconds), ""),
         ("rays a second", si(rate), ""),
         ("samples a ray", si(metrics.get("samples_per_ray", last.get("samples_per_ray"))), ""),

@@ -229,6 +229,7 @@ def test_what_is_not_there_is_left_out(tmp_path, trained, scored):
     page = check_page(write_report(run))
     assert ("Course of the training" in page.text) == trained
     assert "Held-out views" not in page.text and "Cameras" not in page.text
+    assert ("PSNR" in page.text.split("rays a second")[0]) == scored and ("SSIM" in page.text) == scored
     assert ("not trained yet" in page.text) == (not trained and not scored)
 
 
