@@ -56,7 +56,9 @@ def resolve(engine: Engine, config: FieldConfig) -> Engine:
     """
     if choose_device(engine).type == "cpu":
         return "cpu"
-    return _fastest(config) if engine == "auto" else engine
+    if engine != "auto":
+        return engine
+    return "cuda" if place().size > 1 else _fastest(config)  # several would each measure for themselves
 
 
 def serve(field: HashField, engine: Engine) -> None:
@@ -105,7 +107,7 @@ def _fastest(config: FieldConfig) -> Engine:
     ours = _seconds(config, "cuda")
     try:
         theirs = _seconds(config, "tinycudann")
-    except EngineError:
+    except (EngineError, RuntimeError):  # out of memory, say: our own engine may still work
         return "cuda"
     return "tinycudann" if theirs < _WORTH * ours else "cuda"
 

@@ -87,8 +87,11 @@ class Tcnn:
         hidden = [network_config(density[1], len(density) - 2, "field.width, field.density_layers")]
         hidden.append(network_config(color[1], len(color) - 2, "field.color_width, field.color_layers"))
         grid = grid_config(layout, config)
-        self._density = module.NetworkWithInputEncoding(3, density[-1], grid, hidden[0])
-        self._color = module.Network(color[0], color[-1], hidden[1])
+        try:
+            self._density = module.NetworkWithInputEncoding(3, density[-1], grid, hidden[0])
+            self._color = module.Network(color[0], color[-1], hidden[1])
+        except RuntimeError as error:
+            raise TcnnError(f"tinycudann makes no such field ({str(error).splitlines()[0]})") from None
         expected = layout.n_entries * layout.n_features + _size(density)
         for one, n in ((self._density, expected), (self._color, _size(color))):
             if one.params.numel() != n:
@@ -103,12 +106,17 @@ class Tcnn:
     ) -> Float[Tensor, "n c"]:
         """The density network's outputs at places that are contracted already; differentiable in table and weights."""
         self._density.params = torch.cat([flat(weights), table.reshape(-1)])
-        return self._density(positions)
+        return _some(self._density, positions)
 
     def color(self, x: Float[Tensor, "n n_in"], weights: Sequence[Tensor]) -> Float[Tensor, "n n_out"]:
         """The colour network's outputs; differentiable in all."""
         self._color.params = flat(weights)
-        return self._color(x)
+        return _some(self._color, x)
+
+
+def _some(module: Any, x: Tensor) -> Tensor:
+    """A module's outputs, of which it cannot have none: it divides by their number."""
+    return module(x) if len(x) else module(x.new_zeros(1, x.shape[1]))[:0]
 
 
 def _size(sizes: Sequence[int]) -> int:

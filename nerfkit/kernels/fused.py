@@ -189,6 +189,11 @@ def forward(x: Float[Tensor, "n n_in"], weights: Sequence[Tensor]) -> tuple[Floa
     return y, [x]
 
 
+def keep(x: Float[Tensor, "n n_in"], weights: Sequence[Tensor]) -> list[Tensor]:
+    """`products.keep` of a network that `serves`."""
+    return [_aligned(x)]
+
+
 def backward(
     gradient: Float[Tensor, "n n_out"], kept: Sequence[Tensor], weights: Sequence[Tensor], into_x: bool
 ) -> tuple[Tensor | None, list[Tensor]]:

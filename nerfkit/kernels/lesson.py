@@ -37,7 +37,7 @@ class Lesson:
 class Verdict:
     """What a judge says about what rays gathered."""
 
-    loss: float
+    loss: float | Float[Tensor, ""]
     g_gathered: Float[Tensor, "n_rays c"]
     """The loss's gradient."""
     rgb: Float[Tensor, "n_rays 3"]

@@ -26,6 +26,11 @@ def forward(x: Float[Tensor, "n n_in"], weights: Sequence[Tensor]) -> tuple[Floa
     return x, inputs
 
 
+def keep(x: Float[Tensor, "n n_in"], weights: Sequence[Tensor]) -> list[Tensor]:
+    """What `backward` wants, alone."""
+    return forward(x, weights)[1]
+
+
 def backward(
     gradient: Float[Tensor, "n n_out"], kept: Sequence[Tensor], weights: Sequence[Tensor], into_x: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
@@ -43,6 +48,8 @@ def backward(
 def network_by(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> ModuleType:
     """What has `forward` and `backward` of a network of such layers: `fused` where Triton serves, else this file."""
     if device.type == "cuda":
+        # Sums over hundreds of thousands of rows are not to be rounded on their way.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         try:
             from nerfkit.kernels import fused  # loads Triton, which a CPU has no use for
         except ImportError:

@@ -20,6 +20,8 @@ from nerfkit.types import Rays, Samples
 
 FIRST = 16
 """Samples of a ray in the first round, at most."""
+ROWS = 1 << 23
+"""Samples that are looked up at once, at most: some two gigabytes."""
 
 
 @torch.no_grad()
@@ -59,10 +61,13 @@ def cast(
     some, taken = FIRST, 0
     while len(alive) and taken < where.stepping.max_samples:
         most = min(some, where.stepping.max_samples - taken)
-        stepping, own = replace(where.stepping, max_samples=most), rays[alive]
-        offered, ends = march_on(own, jitter[alive], where.bits, where.blocks, stepping, begins)
-        going = (see(offered, alive) == most) & (trans[alive] > early_stop)
-        alive, begins = alive[going], ends[going]
+        stepping, going = replace(where.stepping, max_samples=most), []
+        for part in torch.arange(len(alive), device=device).split(max(ROWS // most, 1)):
+            which, begin = alive[part], None if begins is None else begins[part]
+            offered, ends = march_on(rays[which], jitter[which], where.bits, where.blocks, stepping, begin)
+            on = (see(offered, which) == most) & (trans[which] > early_stop)
+            going.append((which[on], ends[on]))
+        alive, begins = (torch.cat(column) for column in zip(*going, strict=True))
         some, taken = 2 * some, taken + most
     gathered[:, :3] += trans[:, None] * background
     return gathered, 1.0 - trans, t_sum, torch.stack([counts.cumsum(0, dtype=torch.int32) - counts, counts], 1)

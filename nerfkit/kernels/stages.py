@@ -153,7 +153,7 @@ def _back(target: Target, background: Tensor, lesson: Lesson, done: Pass, g_gath
     g_seen, g_color = color.backward(g_raw, done.color_kept)
     g_features = g_seen[:, : target.networks.density[-1]].contiguous()
     g_features[:, 0] = (g_features[:, 0].float() + g_log_sigmas).to(dtype)
-    g_encoded, g_density = density.backward(g_features, density.forward(done.encoded)[1])
+    g_encoded, g_density = density.backward(g_features, density.by.keep(done.encoded, density.weights))
     target.grid.backward(done.positions, g_encoded, target.table, _n_owned(done.packed_info))
     return torch.cat([g.reshape(-1) for g in (*g_density, *g_color)])
 

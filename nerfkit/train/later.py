@@ -51,9 +51,9 @@ class Later:
     ) -> list[Told]:
         """Those of another step; returns what is known by now: this one where they are numbers already, else the one
         of `LAG` steps before, if there was one."""
-        if not _on_its_way(loss):
+        if not _on_its_way(squared_error):
             return [Told(float(loss), float(squared_error), n_rays, int(n_samples))]
-        each = (torch.as_tensor(x, device=loss.device).double() for x in (loss, squared_error, n_samples))
+        each = (torch.as_tensor(x, device=squared_error.device).double() for x in (loss, squared_error, n_samples))
         self._coming.append((_Coming(torch.stack([*each])), n_rays))
         return [self._next()] if len(self._coming) > LAG else []
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from nerfkit.config import Config, ConfigError, TrainConfig
+from nerfkit.engines import choose_device
 from nerfkit.kernels.launch import prepare_cpu
 from nerfkit.render import Model, new_model
 from nerfkit.run import Run
@@ -25,7 +26,8 @@ from nerfkit.train.training import Clock, Policy, Training
 def model_of(scene: Scene, config: Config, resume: bool = False) -> Model:
     """An untrained model of a scene. With ``resume`` a checkpoint will tell which cells may be occupied."""
     allowed = None if resume else seen_cells(scene, config.sampler.resolution, _most_off(scene, config.train))
-    prepare_cpu()
+    if choose_device(config.engine).type == "cpu":
+        prepare_cpu()
     return new_model(config, scene.frame, allowed)
 
 

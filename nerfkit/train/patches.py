@@ -16,6 +16,7 @@ from nerfkit.fields.conv import DeferredHead
 from nerfkit.kernels.lesson import Verdict
 from nerfkit.perceptual import FirstBlock, LpipsError
 from nerfkit.train.align import Matches, matches
+from nerfkit.train.later import known
 from nerfkit.train.losses import Huber, high_frequency
 from nerfkit.train.pixels import Patches, Pixels
 
@@ -144,7 +145,7 @@ class PatchJudge:
         loss = self.loss(shown, truth)
         more = [] if self.head is None else [*self.head.parameters()]
         g_gathered, *g_more = torch.autograd.grad(loss, [gathered, *more])
-        return Verdict(loss.item(), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
+        return Verdict(known(loss.detach()), g_gathered, shown.detach().reshape(-1, 3), tuple(g_more))
 
 
 def judges_of(

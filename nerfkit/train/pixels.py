@@ -224,6 +224,8 @@ class Pixels:
     def colors(self, picked: Int[Tensor, " n"], background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """True colours in [0, 1] over a background."""
         home = self.pictures.each[0].device
+        if home != background.device and all(picture.shape[2] == 3 for picture in self.pictures.each):
+            background = torch.empty(len(picked), 3, device=home)  # nobody looks at it, so it need not come
         colors = pixel_colors(sent(picked, home), self.pictures, background.to(home))
         return sent(colors, self.device)
 

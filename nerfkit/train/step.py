@@ -23,18 +23,30 @@ TASK_SAMPLES = 8192
 """Samples of one task: their number does not depend on the cores, so that every machine sums in the same order."""
 _ROOM, _ROOM_ON_CUDA = 8, 2
 """Room that a task has for samples, in shares of what it should get."""
-
+_PARTS = 16
+"""Of the room for a step, in which that of a task is measured on CUDA, so that shapes repeat."""
+_SCALE = 1024.0
+"""Factor on a loss that goes back through tiny-cuda-nn, in whose half precision its gradients would be nothing."""
 
 LEARN = {"cpu": raycast.learn, "cuda": stages.learn}
 """What takes all rays of a task there and back, on each kind of device."""
 
 
 def room_of(samples_per_step: int, device: torch.device) -> int:
-    """Samples that there is room for in a task, were all tasks alike: a young field is fog.
-
-    On a CPU it costs nothing to have more. On CUDA rows are computed whether a ray owns them or not.
-    """
+    """Samples that there is room for, on a CPU in a task, were all alike, on CUDA in a step: a young field is fog."""
     return _ROOM * TASK_SAMPLES if device.type == "cpu" else _ROOM_ON_CUDA * samples_per_step
+
+
+def _capacity(room: int, n: int, n_rays: int, n_tasks: int, device: torch.device) -> int:
+    """Room for the samples of n of the rays of a step, all rays having as much.
+
+    On a CPU that is what a task has, or a multiple of it where there is one large patch and little else: more costs
+    nothing. On CUDA rows are computed whether a ray owns them or not, so a part has its share.
+    """
+    if device.type == "cpu":
+        return math.ceil(n * n_tasks / n_rays) * room
+    part = max(room // _PARTS, 1)
+    return math.ceil(n * room / n_rays / part) * part
 
 
 @dataclass(frozen=True)
@@ -73,9 +85,9 @@ def learn_batch(model: Model, batch: Batch, ranks: Ranks = ALONE) -> list[Learne
         part = slice(bounds[i], bounds[i + 1])
         if part.start == part.stop:
             return None
-        # As much room for each ray, were there one large patch and little else.
-        fair = math.ceil((part.stop - part.start) * n_tasks / len(batch.rays))
-        lesson = replace(batch.lesson, truth=batch.lesson.truth[part], capacity=fair * batch.lesson.capacity)
+        n_own, room = part.stop - part.start, batch.lesson.capacity
+        capacity = _capacity(room, n_own, len(batch.rays), n_tasks, model.device)
+        lesson = replace(batch.lesson, truth=batch.lesson.truth[part], capacity=capacity)
         some = batch.rays[part], batch.jitter[part], batch.background[part]
         judge = batch.judges[i - n_tasks] if i >= n_tasks else None
         if target is None or (judge is not None and model.apron):
@@ -141,8 +153,12 @@ def learn_in_stages(
     # The table is named so that its backward pass runs, which adds to its gradient itself and returns none; that of
     # tiny-cuda-nn returns one.
     parameters = [*field.network_parameters(), *neighbours, field.table]
-    *gradients, g_table = torch.autograd.grad(loss, parameters, allow_unused=True)
+    scale = _SCALE if field.tcnn else 1.0
+    *gradients, g_table = torch.autograd.grad(scale * loss, parameters, allow_unused=True)
+    if field.tcnn:
+        gradients = [None if gradient is None else gradient / scale for gradient in gradients]
     if g_table is not None:
+        g_table = g_table / scale
         field.table.grad = g_table if field.table.grad is None else field.table.grad.add_(g_table)
     n = len(gradients) - len(neighbours)
     flat, g_more = torch.cat([gradient.reshape(-1) for gradient in gradients[:n]]), (*g_more, *gradients[n:])

@@ -100,6 +100,26 @@ def test_it_computes_what_the_field_does(changes: dict[str, Any], monkeypatch: p
     assert all(torch.equal(value, before[name]) for name, value in field.state_dict().items())
 
 
+def test_of_no_places_it_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert len(inputs[0]), "it divides by the number of places"
+
+    def busy(*inputs: Any) -> Module:
+        module = module_of(*inputs)
+        module.register_forward_pre_hook(refuse)
+        return module
+
+    monkeypatch.setitem(sys.modules, "tinycudann", SimpleNamespace(NetworkWithInputEncoding=busy, Network=busy))
+    field = HashField(CONFIG, CPU)
+    serve(field, "tinycudann")
+    sigmas, features = field.density(torch.empty(0, 3))
+    rgbs = field.color(features, torch.empty(0, 3), torch.empty(0, dtype=torch.int32))
+    assert len(sigmas) == 0 and rgbs.shape == (0, 3)
+    parameters = [*field.network_parameters(), field.table]
+    gradients = torch.autograd.grad(sigmas.sum() + rgbs.sum(), parameters)
+    assert not any(gradient.any() for gradient in gradients)
+
+
 @pytest.mark.parametrize(("base", "finest"), [(16, 2048), (16, 1024), (4, 50), (8, 8)])
 def test_levels_grow_as_its_do(base: int, finest: int) -> None:
     layout = grid_layout(8, 2, 15, base, finest)

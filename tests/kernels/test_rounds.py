@@ -28,13 +28,14 @@ def assert_alike(target: Target, where: Where, early_stop: float, least: int = 5
         assert relative_error(one, other) < 1e-4
 
 
-@pytest.mark.parametrize("first", [1, 5, 16, 1000])
+@pytest.mark.parametrize(("first", "rows"), [(1, 1 << 20), (5, 64), (16, 1), (1000, 1 << 20)])
 @pytest.mark.parametrize("early_stop", [NEVER, 0.1])
 @pytest.mark.parametrize("steps", STEPPINGS)
 def test_a_picture_is_that_of_the_twin(
-    steps: str, early_stop: float, first: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    steps: str, early_stop: float, first: int, rows: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "FIRST", first)
+    monkeypatch.setattr(rounds, "ROWS", rows)
     target = target_of(NETWORKS["default"], thickness=0.5, device=device)
     assert_alike(target, cells_of(STEPPINGS[steps], 0.7, device=device), early_stop)
 

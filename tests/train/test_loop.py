@@ -100,6 +100,18 @@ def test_a_training_by_stages_learns_as_much(kind: str, scene: Scene, monkeypatc
     assert abs(staged.samples_per_ray - whole.samples_per_ray) < 0.1 * whole.samples_per_ray
 
 
+@pytest.mark.parametrize("n_rays", [64, 4097, 13001])
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 8])
+def test_on_cuda_a_part_of_the_rays_has_its_share_of_the_room(n_parts: int, n_rays: int) -> None:
+    room, cuda = step.room_of(1 << 18, torch.device("cuda")), torch.device("cuda")
+    sizes = [n_rays * (i + 1) // n_parts - n_rays * i // n_parts for i in range(n_parts)]
+    shares = [step._capacity(room, n, n_rays, n_parts, cuda) for n in sizes]
+    assert all(
+        n * room / n_rays <= share < n * room / n_rays + room / 16 + 1 for n, share in zip(sizes, shares, strict=True)
+    )
+    assert len({*shares}) <= 2 and all(share % (room // 16) == 0 for share in shares)
+
+
 def test_a_step_on_cuda_never_waits(scene: Scene) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -75,11 +75,12 @@ class Peer:
         rgb, *_ = self.nerfacc.rendering(
             t_starts, t_ends, owners, n_rays=self.n_rays, rgb_sigma_fn=both, render_bkgd=background
         )
-        loss = torch.nn.functional.smooth_l1_loss(rgb, truth)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
         n_samples = len(t_starts)
+        if n_samples:
+            loss = torch.nn.functional.smooth_l1_loss(rgb, truth)
+            self.optimizer.zero_grad()
+            (1024.0 * loss).backward()  # in half precision it would be nothing; Adam does not mind
+            self.optimizer.step()
         self.n_rays = max(64, round(self.n_rays * model.config.train.samples_per_step / max(n_samples, 1)))
         self.n_steps += 1
         return n_samples
