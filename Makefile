@@ -42,9 +42,10 @@ demo: env
 	$(BIN)/nerfkit render $(DEMO) --path orbit --frames 48 --out $(DEMO)/renders/orbit.mp4
 	@echo "look at $(DEMO)/report.html and $(DEMO)/renders/orbit.mp4"
 
-# A file goes to one process, as its tests share what they trained; each computes on one core.
+# A file goes to one process, as its tests share what they trained; each computes on one core. What one of the many
+# processes compiles of Python, the others find.
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .
