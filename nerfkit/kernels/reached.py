@@ -1,10 +1,10 @@
 """The kernels about samples that rays reach: which they are, what is seen there, and the way back from a loss.
 
-One set for each number format of the networks; `stages` puts them in their order.
+Each is made for a number format of the networks; `stages` puts them in their order.
 """
 
 from functools import lru_cache
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import warp as wp
 
@@ -29,7 +29,7 @@ for (int c = 0; c < n_harmonics; ++c) to[n_geo + c] = (WORD)harmonics[c];
 
 @lru_cache
 def join_of(word: type) -> wp.Kernel:
-    """`_JOIN` for every row."""
+    """What the colour network sees of every sample: `_JOIN`."""
 
     @wp.func_native(_JOIN.replace("HARMONICS\n", HARMONICS).replace("WORD", _NAMES[word]))
     @no_type_check
@@ -62,23 +62,25 @@ def join_of(word: type) -> wp.Kernel:
     return join
 
 
+@wp.func
+@no_type_check
+def _density(features: wp.array2d(dtype=Any), i: int):
+    return wp.exp(wp.min(float(features[i, 0]), _MAX_LOG_DENSITY))
+
+
+@wp.func
+@no_type_check
+def _shade(raw: wp.array2d(dtype=Any), i: int):
+    return wp.vec3f(
+        1.0 / (1.0 + wp.exp(-float(raw[i, 0]))),
+        1.0 / (1.0 + wp.exp(-float(raw[i, 1]))),
+        1.0 / (1.0 + wp.exp(-float(raw[i, 2]))),
+    )
+
+
 @lru_cache
-def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
-    """The other kernels that read and write networks' numbers, for those of one type."""
-
-    @wp.func
-    @no_type_check
-    def density(features: wp.array2d(dtype=word), i: int):
-        return wp.exp(wp.min(float(features[i, 0]), _MAX_LOG_DENSITY))
-
-    @wp.func
-    @no_type_check
-    def shade(raw: wp.array2d(dtype=word), i: int):
-        return wp.vec3f(
-            1.0 / (1.0 + wp.exp(-float(raw[i, 0]))),
-            1.0 / (1.0 + wp.exp(-float(raw[i, 1]))),
-            1.0 / (1.0 + wp.exp(-float(raw[i, 2]))),
-        )
+def counting_of(word: type) -> wp.Kernel:
+    """How many samples each ray reaches before its optical thickness passes its limit."""
 
     @wp.kernel(module="unique", grid_stride=False)
     @no_type_check
@@ -96,9 +98,16 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
         thickness = float(0.0)
         n = int(0)
         while n < packed_info[r, 1] and thickness < limits[r]:
-            thickness += density(features, start + n) * (t_ends[start + n] - t_starts[start + n])
+            thickness += _density(features, start + n) * (t_ends[start + n] - t_starts[start + n])
             n += 1
         counts[r] = n
+
+    return count_reached
+
+
+@lru_cache
+def listing_of(word: type) -> wp.Kernel:
+    """Where those are among the offered ones, whose they are, and (t, length, density, weight) of each; opacities."""
 
     @wp.kernel(module="unique", grid_stride=False)
     @no_type_check
@@ -121,7 +130,7 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
             i = offered_info[r, 0] + k
             j = packed_info[r, 0] + k
             dt = t_ends[i] - t_starts[i]
-            sigma = density(features, i)
+            sigma = _density(features, i)
             after = trans * wp.exp(-sigma * dt)
             rows[j] = i
             owners[j] = r
@@ -130,6 +139,13 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
                 met[i] = sigma
             trans = after
         opacity[r] = 1.0 - trans
+
+    return list_reached
+
+
+@lru_cache
+def adding_of(word: type) -> wp.Kernel:
+    """What rays gather of what they reached, before their background, and the sum of weights * t."""
 
     @wp.kernel(module="unique", grid_stride=False)
     @no_type_check
@@ -151,13 +167,20 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
         for k in range(packed_info[r, 1]):
             i = packed_info[r, 0] + k
             v = values[i]
-            color += v[3] * shade(raw, i)
+            color += v[3] * _shade(raw, i)
             placed += v[3] * v[0]
             for c in range(3, gathered.shape[1]):
                 gathered[r, c] = gathered[r, c] + v[3] * float(raw[i, c])
         for c in range(3):
             gathered[r, c] = color[c]
         t_sum[r] = placed
+
+    return add_up
+
+
+@lru_cache
+def returning_of(word: type) -> wp.Kernel:
+    """From what the loss says of rays back to what the colour network said, and to log densities."""
 
     @wp.kernel(module="unique", grid_stride=False)
     @no_type_check
@@ -192,7 +215,7 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
         for k in range(count):
             i = start + count - 1 - k
             v = values[i]
-            color = shade(raw, i)
+            color = _shade(raw, i)
             q = wp.dot(g, color)
             for c in range(3, g_gathered.shape[1]):
                 q += g_gathered[r, c] * float(raw[i, c])
@@ -215,25 +238,4 @@ def kernels_of(word: type) -> tuple[wp.Kernel, ...]:
             behind += v[3] * q
             trans += v[3]
 
-    return count_reached, list_reached, add_up, go_back
-
-
-@wp.kernel(module="nerfkit.kernels.reached", grid_stride=False)
-@no_type_check
-def judge_colors(
-    first: int,
-    rgb: wp.array2d(dtype=float),
-    truth: wp.array(dtype=wp.vec3f),
-    delta: float,
-    factor: float,
-    g_rgb: wp.array2d(dtype=float),
-    losses: wp.array(dtype=float),
-):
-    r = first + wp.tid()
-    loss = float(0.0)
-    for c in range(3):
-        e = rgb[r, c] - truth[r][c]
-        size = wp.abs(e)
-        loss += wp.where(size < delta, 0.5 * e * e, delta * (size - 0.5 * delta))
-        g_rgb[r, c] = factor * wp.clamp(e, -delta, delta)
-    losses[r] = factor * loss
+    return go_back

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
+from typing import no_type_check
 
 import torch
 import warp as wp
@@ -27,7 +28,7 @@ from nerfkit.kernels.march import march_within, packed_within, sample_positions
 from nerfkit.kernels.occupancy import observe
 from nerfkit.kernels.products import network_by
 from nerfkit.kernels.raycast import Target, Where
-from nerfkit.kernels.reached import WORDS, join_of, judge_colors, kernels_of
+from nerfkit.kernels.reached import WORDS, adding_of, counting_of, join_of, listing_of, returning_of
 from nerfkit.types import Met, Rays, Samples
 
 OFFERED = 4
@@ -54,6 +55,27 @@ class Pass:
     """What the colour network says."""
     color_kept: list[Tensor]
     """What its way back wants."""
+
+
+@wp.kernel(module="nerfkit.kernels.stages", grid_stride=False)
+@no_type_check
+def _judge(
+    first: int,
+    rgb: wp.array2d(dtype=float),
+    truth: wp.array(dtype=wp.vec3f),
+    delta: float,
+    factor: float,
+    g_rgb: wp.array2d(dtype=float),
+    losses: wp.array(dtype=float),
+):
+    r = first + wp.tid()
+    loss = float(0.0)
+    for c in range(3):
+        e = rgb[r, c] - truth[r][c]
+        size = wp.abs(e)
+        loss += wp.where(size < delta, 0.5 * e * e, delta * (size - 0.5 * delta))
+        g_rgb[r, c] = factor * wp.clamp(e, -delta, delta)
+    losses[r] = factor * loss
 
 
 @dataclass(frozen=True)
@@ -114,29 +136,27 @@ def look(
     ``capacity`` is the room for those that all of them reach. Unless it is ``learning``, there is no way back.
     """
     density, color, dtype = _networks(target)
-    count_reached, list_reached, add_up, _ = kernels_of(WORDS[target.word])
-    n, device = len(rays), rays.rays_o.device
+    n, device, word = len(rays), rays.rays_o.device, WORDS[target.word]
     positions = contract(sample_positions(rays, offered), target.grid.half)
     encoded = target.grid.forward(positions, target.rounded, dtype, _n_owned(offered.packed_info))
     features, _ = density.forward(encoded)
     counts = torch.empty(n, dtype=torch.int32, device=device)
     intervals = [features, offered.t_starts, offered.t_ends, offered.packed_info]
-    launch(count_reached, n, [*intervals, limits, counts], device)
+    launch(counting_of(word), n, [*intervals, limits, counts], device)
     packed_info = packed_within(counts, capacity)
     rows, owners = torch.zeros(2, capacity, dtype=torch.int32, device=device)
     values = torch.zeros(capacity, 4, device=device)
     met = torch.zeros(len(offered) if meeting else 0, device=device)
     opacity, t_sum = torch.empty(2, n, device=device)
-    launch(list_reached, n, [*intervals, packed_info, rows, owners, array(values, wp.vec4f), met, opacity], device)
+    launch(listing_of(word), n, [*intervals, packed_info, rows, owners, array(values, wp.vec4f), met, opacity], device)
     n_geo, n_seen = target.networks.density[-1], target.networks.color[0]
     seen = features.new_empty(capacity, n_seen)
     toward = array(rays.rays_d, wp.vec3f)
-    word = WORDS[target.word]
     launch(join_of(word), capacity, [rows, owners, n_geo, n_seen - n_geo, features, toward, seen], device)
     raw, color_kept = color.forward(seen)
     gathered = torch.empty(n, target.networks.color[-1], device=device)
     inputs = [raw, array(values, wp.vec4f), packed_info, array(background, wp.vec3f)]
-    launch(add_up, n, [*inputs, opacity, gathered, t_sum], device)
+    launch(adding_of(word), n, [*inputs, opacity, gathered, t_sum], device)
     again = rows if learning else rows[:0]
     kept = positions.index_select(0, again), encoded.index_select(0, again), values, raw, color_kept
     return Pass(gathered, opacity, t_sum, offered, packed_info, met, *kept)
@@ -145,11 +165,10 @@ def look(
 def _back(target: Target, background: Tensor, lesson: Lesson, done: Pass, g_gathered: Tensor) -> Tensor:
     """Gradient of the weights; that of the table goes to the grid."""
     density, color, dtype = _networks(target)
-    go_back = kernels_of(WORDS[target.word])[3]
     g_raw, g_log_sigmas = torch.zeros_like(done.raw), torch.zeros_like(done.values[:, 0])
     inputs = [done.raw, array(done.values, wp.vec4f), done.packed_info, array(background, wp.vec3f), done.opacity]
     inputs += [g_gathered, max(lesson.reach, 1e-9), lesson.distortion, lesson.halfway, g_raw, g_log_sigmas]
-    launch(go_back, len(done.packed_info), inputs, done.raw.device)
+    launch(returning_of(WORDS[target.word]), len(done.packed_info), inputs, done.raw.device)
     g_seen, g_color = color.backward(g_raw, done.color_kept)
     g_features = g_seen[:, : target.networks.density[-1]].contiguous()
     g_features[:, 0] = (g_features[:, 0].float() + g_log_sigmas).to(dtype)
@@ -185,7 +204,7 @@ def learn(
         g_gathered = torch.zeros_like(done.gathered)
         losses = torch.empty_like(done.opacity)
         inputs = [done.gathered, array(lesson.truth, wp.vec3f), lesson.delta, lesson.factor, g_gathered, losses]
-        launch(judge_colors, len(rays), inputs, done.opacity.device)
+        launch(_judge, len(rays), inputs, done.opacity.device)
         loss, rgb, g_more = losses.sum(), done.gathered[:, :3], ()
     else:
         with torch.enable_grad():

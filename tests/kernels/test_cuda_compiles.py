@@ -29,7 +29,8 @@ def modules() -> dict[str, wp.Module]:
         found[f"gather rounded {n} {word.__name__}"] = corners.kernel_of(corners.GATHER, n, word, wp.float16).module
         found[f"scatter {n} {word.__name__}"] = corners.kernel_of(corners.SCATTER, n, word).module
     for word in WORDS:
-        each = [*reached.kernels_of(word), reached.join_of(word)]
+        makers = (reached.join_of, reached.counting_of, reached.listing_of, reached.adding_of, reached.returning_of)
+        each = [of(word) for of in makers]
         found |= {f"{kernel.key} {word.__name__}": kernel.module for kernel in each}
     found["scatter 8"] = corners.kernel_of(corners.SCATTER, 8, wp.bfloat16).module
     return found
