@@ -86,7 +86,7 @@ class Verify:
     """Of nerfkit keygen."""
     message: str
     """As embed was told it."""
-    fpr: Annotated[float, arg(metavar="RATE")] = 1e-6
+    fpr: Annotated[float, arg(metavar="RATE")] = 1e-8
     """How often pictures without it may be said to have it, at most."""
     json: bool = False
     """Print the record as JSON."""

@@ -22,6 +22,9 @@ from nerfkit.stego.recipients import Addresses, Named
 
 RATE = 1e-6
 """Chance of a false answer up to which a message counts as found."""
+VERIFY_RATE = 1e-8
+"""The same where a known message is asked for. This chance is exact, not a bound, and so is met: of ten million wrong
+keys a tenth of one is believed."""
 
 
 @dataclass(frozen=True)

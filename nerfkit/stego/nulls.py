@@ -22,7 +22,7 @@ from torch import Tensor
 from nerfkit.assess import truth
 from nerfkit.stego.attacks import Picture
 from nerfkit.stego.cost import as_bytes
-from nerfkit.stego.extract import RATE, fused
+from nerfkit.stego.extract import RATE, VERIFY_RATE, fused
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
@@ -122,7 +122,7 @@ def uniformity(agreeing: Int[np.ndarray, " n"], n_bits: int, chance: np.random.G
 
 def least_agreeing(n_bits: int) -> int:
     """Bits that must agree with a message before `verify` says that it is there."""
-    return next(k for k in range(n_bits + 1) if chance_of_agreement(n_bits, k) <= RATE)
+    return next(k for k in range(n_bits + 1) if chance_of_agreement(n_bits, k) <= VERIFY_RATE)
 
 
 def _unseen(bench: Bench, n: int, plan: Plan) -> list[Picture]:
