@@ -8,14 +8,15 @@ tinycudann and nerfacc are installed, their rows stand beside ours. With --devic
 form, to see that it would.
 """
 
-import sys
-
-# torch asks for a package of this file's name, and shall find that one or none.
-folder = sys.path.pop(0)
-import torch  # noqa: E402, F401
-
-sys.path.append(folder)
-from cuda_parts import main  # noqa: E402
-
 if __name__ == "__main__":
+    import sys
+
+    # torch asks for a package of this file's name, and shall find that one or none. A bench beside this file, which
+    # lets torch find this module, has it take that for none: so there is nothing here but for who calls it.
+    folder = sys.path.pop(0)
+    import torch  # noqa: F401
+
+    sys.path.append(folder)
+    from cuda_parts import main
+
     main()
