@@ -1,6 +1,6 @@
 """Small drawings as inline SVG: curves, and the cameras around their box. Colours come from the page's style sheet.
 
-Classes used: ``grid``, ``tick`` and ``label`` (text), ``a``, ``b`` (the two series), ``faint`` (the raw values under a
+Classes used: ``grid``, ``tick`` and ``label`` (text), those of `STYLES` (the series), ``faint`` (the raw values under a
 smoothed one), ``box`` (the model's box).
 """
 
@@ -18,6 +18,8 @@ Number = float | int
 
 MAX_POINTS = 300
 """Points drawn of one curve; more cannot be seen at this size."""
+STYLES = tuple(colour + dashes for dashes in ("", " dashed", " dotted", " mixed") for colour in "abcd")
+"""Of curves that stand in one chart: no two of the first sixteen look alike."""
 _WIDTH, _HEIGHT, _MARGIN = 460, 380, 30
 """Of a view of the cameras."""
 
@@ -29,7 +31,7 @@ class Curve:
     x: Sequence[Number | None]
     y: Sequence[Number | None]
     style: str = "a"
-    """Class of the line: a, b, c, d or faint."""
+    """Classes of the line: one of `STYLES`, or faint."""
     dots: bool = False
     """Mark each point."""
     name: str = ""

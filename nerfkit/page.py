@@ -44,6 +44,10 @@ svg{display:block;width:100%;height:auto}.grid{stroke:var(--rule);fill:none}
 .camera{fill:none;stroke-width:1.1;stroke-linejoin:round;opacity:.8}.camera.b{stroke-width:1.5;opacity:1}
 .box{fill:var(--shade);stroke:var(--soft);stroke-dasharray:5 4}
 .key{display:inline-block;width:14px;height:3px;border-radius:2px;vertical-align:3px;margin:0 5px 0 12px}
+.line.dashed{stroke-dasharray:7 4}.line.dotted{stroke-dasharray:.1 4}.line.mixed{stroke-dasharray:9 4 .1 4}
+.key.dashed{mask:linear-gradient(90deg,#000 5px,#0000 5px 9px,#000 9px)}
+.key.dotted{mask:repeating-linear-gradient(90deg,#000 0 2px,#0000 2px 4px)}
+.key.mixed{mask:linear-gradient(90deg,#000 7px,#0000 7px 10px,#000 10px 12px,#0000 12px)}
 .key.a{background:var(--a)}.key.b{background:var(--b)}.key.c{background:var(--c)}.key.d{background:var(--d)}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
 td,th{text-align:left;vertical-align:top;padding:5px 12px 5px 0;border-bottom:1px solid var(--rule);font-weight:400}

@@ -15,14 +15,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from nerfkit.aside import file_aside
-from nerfkit.charts import Curve, line_chart
+from nerfkit.charts import STYLES, Curve, line_chart
 from nerfkit.page import page, section
 
 HARMLESS, COLLAPSED = -0.1, -3.0
 """Decibels against the dense field down to which a pruning costs nothing, and from which on all is lost."""
 _STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Half width of a 95 % interval in standard errors, by the number of seeds (Student's t)."""
-STYLES = ("a", "b", "c", "d")
 _DRAWN = 3
 """Fractions that make a curve; methods with fewer stand in the table alone."""
 _DENSE = {
@@ -152,7 +151,10 @@ def _charts(methods: Mapping[str, Sequence[Point]], styles: Mapping[str, str], f
         error.append(Curve(percent, [fmean(p.train_error for p in own) for own in groups], styles[method], True))
     if floor > 0:
         error.append(Curve([0, max(max(curve.x) for curve in error)], [floor, floor], "faint"))
-    keys = "".join(f'<span class="key {style}"></span>{escape(method)}' for method, style in styles.items())
+    keys = " ".join(
+        f'<span style="white-space:nowrap"><span class="key {style}"></span>{escape(method)}</span>'
+        for method, style in styles.items()
+    )
     charts = [
         ("Held-out PSNR, dB", line_chart("held-out PSNR by pruned weights", quality, x_unit="%")),
         ("Error on training views (faint: their noise)", line_chart("training error", error, log=True, x_unit="%")),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from nerfkit.charts import Curve, line_chart, si
+from nerfkit.charts import STYLES, Curve, line_chart, si
 from nerfkit.page import page, section
 from nerfkit.run import Run
 from nerfkit.stego.bench import PAGE, ROWS
 from nerfkit.stego.forgery import SAME
 from nerfkit.stego.protocol import Row, at_most, interval
 
-STYLES = ("a", "b", "c", "d")
 _EXACT = ("exact_1", "exact_4", "exact_8")
 _READ = ("found", "raw bits", "exact from 1", "from 4", "from 8")
 

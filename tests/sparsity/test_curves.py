@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,11 @@ def test_a_page_shows_all_of_it(tmp_path: Path) -> None:
     write_curves(tmp_path / "q.html", "Few", {"fog": (FLOOR, {"erk": points, "narrow": few})})
     assert (tmp_path / "q.html").read_text().count("<circle") == 8, "one fraction is no curve"
     assert page.count("underfit") >= 2 and "95 %" in page and "Pruning helps" in page
+
+
+def test_thirteen_methods_in_one_chart_look_different(tmp_path: Path) -> None:
+    points = curve(GAINS, FORGOTTEN)
+    write_curves(tmp_path / "p.html", "Many", {"fog": (FLOOR, {f"method {i}": points for i in range(13)})})
+    drawn = re.findall(r'<path class="(line [^"]*)"', (tmp_path / "p.html").read_text())
+    looks = [style for style in drawn if "faint" not in style]
+    assert len(looks) == 2 * 13 and len(set(looks)) == 13
