@@ -10,9 +10,10 @@ from conftest import ball_cameras
 from scipy import stats
 
 from nerfkit.kernels.hashgrid import grid_layout
+from nerfkit.signing_flags import Extract, Inspect, Verify
 from nerfkit.stego.carriers import Carriers
 from nerfkit.stego.cost import psnr
-from nerfkit.stego.extract import VERIFY_RATE
+from nerfkit.stego.extract import RATE, VERIFY_RATE
 from nerfkit.stego.forgery import denoised, pasted, residual
 from nerfkit.stego.keys import Key
 from nerfkit.stego.landmarks import Landmarks
@@ -80,6 +81,10 @@ def test_half_keys_are_verified_as_letters_do(mark: Mark) -> None:
 def test_verify_says_yes_from_its_own_threshold_on() -> None:
     least = least_agreeing(127)
     assert stats.binom.sf(least - 1, 127, 0.5) <= VERIFY_RATE < stats.binom.sf(least - 2, 127, 0.5)
+
+
+def test_what_is_measured_is_what_the_verbs_accept() -> None:
+    assert (Extract.fpr, Inspect.fpr, Verify.fpr) == (RATE, RATE, VERIFY_RATE)
 
 
 def test_counts_that_are_no_coins_are_seen() -> None:
