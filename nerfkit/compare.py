@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 
 from nerfkit.aside import file_aside
-from nerfkit.charts import Curve, duration, line_chart, si, smooth
+from nerfkit.charts import STYLES, Curve, duration, line_chart, si, smooth
 from nerfkit.config import flat, to_dict
 from nerfkit.evaluate import AnyPicture, to_bytes
 from nerfkit.packed import PackedRun, open_run
 from nerfkit.page import page, section
 from nerfkit.run import Run, RunError
 
-STYLES = ("a", "b", "c", "d")
-"""Colours of the runs."""
+COLOURS = STYLES[:4]
+"""Of the runs, of which there are as many at most: dashes would not tell single points apart."""
 _WIDTH = 480
 """Pixels; wider pictures are reduced."""
 _QUALITY = 90
@@ -66,8 +66,8 @@ def compare_runs(
 
     Raises RunError where a folder is no run, there are too few or too many of them, or the rows cannot be read.
     """
-    if not 2 <= len(folders) <= len(STYLES):
-        raise RunError(f"{len(folders)} runs: from 2 to {len(STYLES)} can be compared")
+    if not 2 <= len(folders) <= len(COLOURS):
+        raise RunError(f"{len(folders)} runs: from 2 to {len(COLOURS)} can be compared")
     runs = [open_run(folder) for folder in folders]
     metrics = [run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {} for run in runs]
     names = _names(runs)
@@ -106,7 +106,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _key(names: Sequence[str]) -> str:
-    return "".join(f'<i class="key {style}"></i>{escape(name)}' for style, name in zip(STYLES, names, strict=False))
+    return "".join(f'<i class="key {style}"></i>{escape(name)}' for style, name in zip(COLOURS, names, strict=False))
 
 
 def _figures(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> str:
@@ -155,7 +155,7 @@ def _bytes(metrics: Sequence[dict[str, Any]], rows: Sequence[tuple[str, int, flo
     for method in dict.fromkeys(name for name, _, _ in rows):
         own = sorted((n, psnr) for name, n, psnr in rows if name == method)
         curves.append(Curve([n for n, _ in own], [psnr for _, psnr in own], "faint", True, method))
-    curves += [Curve([n], [psnr], style, True) for style, (n, psnr) in zip(STYLES, points, strict=False)]
+    curves += [Curve([n], [psnr], style, True) for style, (n, psnr) in zip(COLOURS, points, strict=False)]
     chart = line_chart("PSNR against bytes", curves, x_unit="B", x_log=True)
     behind = f"<span>behind the runs: {len(rows)} rows of a bench</span>" if rows else ""
     caption = f"<figcaption><b>Held-out PSNR, dB, by bytes of the model</b>{behind}</figcaption>"
@@ -173,7 +173,7 @@ def _curves(runs: Sequence[Run]) -> str:
     ):
         curves = [
             Curve([record.get("seconds") for record in records], smooth([record.get(key) for record in records]), style)
-            for style, records in zip(STYLES, logs, strict=False)
+            for style, records in zip(COLOURS, logs, strict=False)
         ]
         if chart := line_chart(f"{title} against time", curves, log, low):
             drawn.append(f'<figure class="card"><figcaption><b>{title}</b></figcaption>{chart}</figure>')
