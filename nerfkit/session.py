@@ -156,13 +156,18 @@ def train_until_done(
         asked.append(number)
 
     def passed() -> Iterator[Report]:
-        """Reports as they come; before the first one is shown, from which on stopping waits for whole steps."""
+        """Reports as they come, each as soon as all know of who was asked to stop before it.
+
+        So when the first one is shown, stopping waits for whole steps on every rank.
+        """
+        nonlocal stopped
         try:
             for report in reports:
                 if not before:
                     kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if _heeded(kind)]
                     before.update({kind: signal.signal(kind, ask) for kind in kinds})
                     on_first(time.monotonic() - begun - report.seconds)
+                stopped = any(ranks.exchange(bool(asked)))
                 yield report
         finally:
             reports.close()
@@ -171,7 +176,6 @@ def train_until_done(
         with closing(show(passed())) as shown:
             for report in shown:
                 finished = report.progress
-                stopped = any(ranks.exchange(bool(asked)))
                 if stopped:
                     break
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nerfkit.ranks import Ranks
 from nerfkit.session import interruptible, train_until_done
 from nerfkit.train.progress import Report
 
@@ -80,3 +81,17 @@ def test_before_the_first_report_a_signal_stops_at_once(kind: int) -> None:
         train_until_done(training.reports(), 10.0, heard)
     assert training.closed_at == 0
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_report_is_shown_after_all_know_who_was_asked_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+
+    class Two(Ranks):
+        def exchange(self, thing: bool) -> list[bool]:
+            said.append(capsys.readouterr().err)
+            return [thing, len(said) == 2]  # the other one is asked during the second step
+
+    training = Training(9, {})
+    assert train_until_done(training.reports(), 10.0, heard, Two()) is True
+    assert training.closed_at == 2
+    assert said[0] == "" and said[1].startswith("step 1 ")
