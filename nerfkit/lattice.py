@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from nerfkit.cameras import Cameras
 from nerfkit.kernels.cells import Cells
-from nerfkit.kernels.composite import composite
+from nerfkit.kernels.composite import composite, gather
 from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.render import Model
@@ -43,6 +43,9 @@ CLAMP = 3.0
 cell that it lies in, a gradual one where it is."""
 DEPTH_TOLERANCE = 0.02
 """Distance, as a share of the lattice's longest side, from which on two surfaces have nothing in common."""
+SPREADS = 3.0
+"""The same in standard deviations of the places where a ray ends, for fog that is thicker than that: it has no depth
+that a surface could be nearer to."""
 _CHUNK, _BATCH = 16384, 1 << 19
 """Positions that one task evaluates, and those between two signs of progress."""
 _RAY_CHUNK = 2048
@@ -216,6 +219,8 @@ class _Looks:
 
     opacity: Float[Tensor, " rays"]
     distance: Float[Tensor, " rays"]
+    spread: Float[Tensor, " rays"]
+    """Standard deviation of the distance at which light comes from the ray."""
     owner: Int[Tensor, " n"]
     t: Float[Tensor, " n"]
     positions: Float[Tensor, "n 3"]
@@ -231,15 +236,19 @@ def _look(lattice: Lattice, model: Model, rays: Rays) -> _Looks:
             positions = sample_positions(chunk, samples)
             sigmas = model.field.density(positions)[0].float() * lattice.holds(positions)
             colors, background = torch.zeros_like(positions), torch.zeros_like(chunk.rays_o)
-            _, opacity, t_sum, _ = composite(sigmas, colors, samples, background)
+            _, opacity, t_sum, weights = composite(sigmas, colors, samples, background)
+            distance = t_sum / opacity.clamp(min=1e-6)
             n = samples.n_owned
             start = samples.t_starts[:n, None]
             length = samples.t_ends[:n, None] - start
             n_parts = min(max(math.ceil(float(length.max()) / lattice.cell), 1), MOST_PARTS) if n else 1
             t = (start + length * (torch.arange(n_parts, device=start.device) + 0.5) / n_parts).view(-1)
-            owner = samples.ray_indices[:n].long().repeat_interleave(n_parts)
+            rows = samples.ray_indices[:n].long()
+            off = (start[:, 0] + length[:, 0] / 2 - distance[rows]) ** 2
+            spread = (gather(weights[:n], off[:, None], samples)[:, 0] / opacity.clamp(min=1e-6)).sqrt()
+            owner = rows.repeat_interleave(n_parts)
             places = chunk.rays_o[owner] + t[:, None] * chunk.rays_d[owner]
-            return opacity, t_sum / opacity.clamp(min=1e-6), owner + begin, t, places
+            return opacity, distance, spread, owner + begin, t, places
 
     parts = parallel(part, range(0, len(rays), _RAY_CHUNK), model.device)
     return _Looks(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -258,7 +267,8 @@ def _compare(looks: _Looks, lattice: Lattice, threshold: float, scale: float) ->
     hit, solid = first.isfinite(), looks.opacity > SOLID
     both, either = hit & solid, int((hit | solid).sum())
     error = (first - looks.distance)[both].abs()
-    score = float((1 - error / (DEPTH_TOLERANCE * lattice.side)).clamp(min=0).sum()) / max(either, 1)
+    tolerance = (SPREADS * looks.spread[both]).clamp(min=DEPTH_TOLERANCE * lattice.side)
+    score = float((1 - error / tolerance).clamp(min=0).sum()) / max(either, 1)
     median = float(error.median()) / scale if len(error) else math.inf
     return Agreement(threshold, int(both.sum()) / max(either, 1), median, score)
 
@@ -273,8 +283,8 @@ def find_threshold(lattice: Lattice, model: Model, cameras: Cameras, threshold: 
         sum over H and O of max(0, 1 - |t - distance| / tolerance)  /  |H or O|
 
     an intersection over union of silhouettes in which a ray that both hit counts the less, the farther apart both
-    surfaces are, and nothing at `DEPTH_TOLERANCE`. Silhouettes alone hardly tell one threshold from another on thick
-    things, and depths alone ignore what is missing.
+    surfaces are, and nothing at `DEPTH_TOLERANCE`, or in thick fog at `SPREADS`. Silhouettes alone hardly tell one
+    threshold from another on thick things, and depths alone ignore what is missing.
 
     Args:
         lattice: of the model's field.

@@ -37,6 +37,9 @@ KEEP_OFF = 0.02
 triangle shrinks to nothing: at most a hundredth of a cell."""
 LEAD, STEPS = 1.0, 8
 """A vertex is looked at from this many cells outside, in so many steps of half a cell."""
+NUDGES = (1.0, 1.01, 0.99, 1.02, 0.98)
+"""Of the threshold, until a surface is closed: where fog is ragged, two cells may each put a lid on the face between
+them, once in millions."""
 _CHUNK, _BATCH = 4096, 1 << 17
 
 
@@ -141,6 +144,20 @@ def keep_parts(
     return vertices[used], number[faces]
 
 
+def surface_of(
+    lattice: Lattice, threshold: float, options: MeshOptions
+) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+    """The large parts of the surface at a density, or at one that is hardly another where only that is watertight.
+
+    Raises ExportError where there is none.
+    """
+    for nudge in NUDGES if options.watertight else NUDGES[:1]:
+        vertices, faces = keep_parts(*march_cubes(lattice, nudge * threshold, options.watertight), options.parts)
+        if is_closed(faces) or not options.watertight:
+            return vertices, faces
+    raise ExportError("the surface could not be made watertight; try another --resolution")
+
+
 def _vertex_normals(field: Field, corners: Tensor, faces: np.ndarray, step: float) -> Float[Tensor, "v 3"]:
     """The density's, but the triangles' own where those point the other way: the field's finest detail is noise."""
     vertices = corners.double().cpu().numpy()
@@ -196,10 +213,7 @@ def extract_mesh(model: Model, cameras: Cameras, options: MeshOptions, track_fn:
     check_installed()
     lattice = evaluate_lattice(model, options.resolution, options.levels, track_fn)
     agreement = find_threshold(lattice, model, cameras, options.threshold)
-    vertices, faces = march_cubes(lattice, agreement.threshold, options.watertight)
-    vertices, faces = keep_parts(vertices, faces, options.parts)
-    if options.watertight:
-        _check_closed(faces)
+    vertices, faces = surface_of(lattice, agreement.threshold, options)
     corners = torch.from_numpy(vertices).float().to(model.device)
     normals, colors = np.empty_like(vertices, dtype=np.float32), np.empty(vertices.shape, dtype=np.uint8)
     all_normals = _vertex_normals(model.field, corners, faces, lattice.cell)
@@ -213,10 +227,9 @@ def extract_mesh(model: Model, cameras: Cameras, options: MeshOptions, track_fn:
     return Mesh(placed, faces, normals, colors, agreement)
 
 
-def _check_closed(faces: Int[np.ndarray, "f 3"]) -> None:
-    """Raises ExportError unless every edge belongs to two triangles, once in each direction."""
+def is_closed(faces: Int[np.ndarray, "f 3"]) -> bool:
+    """Whether every edge belongs to two triangles, once in each direction."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     there = np.unique(edges[:, 0] << 32 | edges[:, 1])
     back = np.unique(edges[:, 1] << 32 | edges[:, 0])
-    if len(there) != len(edges) or not np.array_equal(there, back):
-        raise ExportError("the surface could not be made watertight; try another --resolution")
+    return len(there) == len(edges) and np.array_equal(there, back)
