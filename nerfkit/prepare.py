@@ -50,8 +50,9 @@ def prepare(source: Path, out: Path, n_frames: int, max_size: int, on_progress: 
     work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
     photos = gather(source, work / "photos", n_frames, on_progress)
-    found = reconstruct(photos, work / "photos", work, on_progress)
-    straight = undistort(found, work / "photos", work, max_size, on_progress)
+    own = work / photos.mark  # COLMAP goes by the names of pictures, which other ones may have had
+    found = reconstruct(photos, work / "photos", own, on_progress)
+    straight = undistort(found, work / "photos", own, max_size, on_progress)
     record = _record(source, photos, found)
     shutil.rmtree(out / "images", ignore_errors=True)
     os.replace(straight / "images", out / "images")

@@ -249,7 +249,8 @@ def prepare(words: list[str]) -> int:
     from nerfkit.prepare import PICTURE
     from nerfkit.prepare import prepare as make
 
-    out = arguments.out or arguments.photos.with_name(f"{arguments.photos.stem}-scene")
+    beside = arguments.photos.resolve() if arguments.photos.name in ("", "..") else arguments.photos
+    out = arguments.out or beside.with_name(f"{beside.stem}-scene")
     with stages() as on_progress:
         record = make(arguments.photos, out, arguments.frames, arguments.max_size, on_progress)
     laid = "" if record["gps_error"] is None else f"; laid on GPS to {record['gps_error']:.2g} m"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import struct
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +28,10 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".mpg", ".mpe
 UNREADABLE = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 """Suffixes of photographs that nothing here decodes."""
 _ORIENTATION = ExifTags.Base.Orientation
+_UNDECODED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files, and for those that it will not unpack."""
+_KNOWN = ("JPEG", "MPO", "PNG", "BMP", "TIFF")
+"""Formats, as Pillow names them, that COLMAP reads."""
 _SMALL = 480
 """Rows at which frames are compared for sharpness: noise is gone there, blur is not."""
 
@@ -47,6 +53,8 @@ class Photos:
     """Latitude and longitude (degrees) and altitude (metres) where known."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Files that are not used, and why."""
+    mark: str = ""
+    """A word that changes with the source's files: what was found out about others must not be taken for these."""
 
 
 def gather(source: Path, folder: Path, n_frames: int, on_progress: Progress) -> Photos:
@@ -67,15 +75,17 @@ def gather(source: Path, folder: Path, n_frames: int, on_progress: Progress) -> 
     mark = _mark(source, folder, n_frames)
     try:
         kept = json.loads(record.read_text())
-        if kept.pop("mark") == mark:
+        if kept["mark"] == mark:
             positions = {name: tuple(place) for name, place in kept.pop("positions").items()}
             return Photos(**kept, positions=positions)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not a whole one: begin anew
-    folder.mkdir(parents=True, exist_ok=True)
-    photos = (_from_folder if source.is_dir() else _from_video)(source, folder, n_frames, on_progress)
+    shutil.rmtree(folder, ignore_errors=True)  # rather than write into it: files there may be links to somebody's own
+    folder.mkdir(parents=True)
+    read = (_from_folder if source.is_dir() else _from_video)(source, folder, n_frames, on_progress)
+    photos = replace(read, mark=mark)
     with file_aside(record) as aside:
-        aside.write_text(json.dumps({"mark": mark, **asdict(photos)}))
+        aside.write_text(json.dumps(asdict(photos)))
     return photos
 
 
@@ -108,7 +118,7 @@ def _from_folder(source: Path, folder: Path, _: int, on_progress: Progress) -> P
         if path.suffix.lower() in UNREADABLE
     }
     if not pictures and left_out:
-        example = f"magick mogrify -format jpg *{next(iter(left_out))[-5:]}"
+        example = f"magick mogrify -format jpg *{Path(next(iter(left_out))).suffix}"
         raise SceneError(f"{source}: holds {len(left_out)} photos that cannot be read; convert them first ({example})")
     if not pictures:
         raise SceneError(f"{source}: holds no photograph")
@@ -122,15 +132,18 @@ def _from_folder(source: Path, folder: Path, _: int, on_progress: Progress) -> P
             continue
         try:
             with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) != 1  # before it is loaded: TIFF is turned by that
                 image.load()
                 exif = image.getexif()
-                place, size = _place(exif), _stand_up(image, path, folder / name)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise for damaged files
+                place, target = _place(exif), _stand_up(image, turned, path, folder / name)
+        except _UNDECODED as error:
             left_out[name] = f"does not decode ({str(error).rstrip('.')})"
             continue
         digests[digest] = name
+        name = target.relative_to(folder).as_posix()
         names.append(name)
-        sizes.add(size)
+        with Image.open(target) as image:
+            sizes.add(image.size)
         cameras.add(exif.get(ExifTags.Base.Model))
         if place is not None:
             positions[name] = place
@@ -142,20 +155,27 @@ def _from_folder(source: Path, folder: Path, _: int, on_progress: Progress) -> P
     return Photos(sorted(names), False, alike, positions, left_out)
 
 
-def _stand_up(image: Image.Image, path: Path, target: Path) -> tuple[int, int]:
-    """Put an upright picture at ``target``: the file itself where it is upright. Returns its width and height."""
+def _stand_up(image: Image.Image, turned: bool, path: Path, target: Path) -> Path:
+    """Put an upright picture at ``target``, the file itself where that is one, and return where it is.
+
+    What COLMAP does not read becomes a JPEG, or a PNG where it has alpha, whose suffix is added to the name.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    if image.getexif().get(_ORIENTATION, 1) == 1:
+    known = image.format in _KNOWN
+    if known and not turned:
         try:
-            os.link(path, target)
+            os.link(path.resolve(), target)  # not a link that leads there: it may be relative
         except OSError:  # another disk, or a file system without links
             target.write_bytes(path.read_bytes())
-        return image.size
-    turned = ImageOps.exif_transpose(image)
+        return target
+    upright = ImageOps.exif_transpose(image)
+    if not known:
+        clear = upright.has_transparency_data
+        target = target.with_name(f"{target.name}.{'png' if clear else 'jpg'}")
+        upright = upright.convert("RGBA" if clear else "RGB")
     options = {"quality": 95, "subsampling": 0} if target.suffix.lower() in (".jpg", ".jpeg") else {}
-    turned.save(target, exif=turned.getexif(), **options)
-    return turned.size
+    upright.save(target, exif=upright.getexif(), **options)
+    return target
 
 
 def _place(exif: Image.Exif) -> tuple[float, float, float] | None:

@@ -59,14 +59,63 @@ def test_photographs_stand_upright(turn: int, source: Path, tmp_path: Path) -> N
     assert not found.alike, "one of them knows its camera"
 
 
-def test_what_cannot_be_used_is_told(source: Path, tmp_path: Path) -> None:
+def test_a_tiff_stands_upright_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    upright, exif = picture(9, (64, 32)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in" / "turned.tif", exif=exif)
+    gather(tmp_path / "in", tmp_path / "out", 10, silent)
+    stored = cv2.imread(str(tmp_path / "out" / "turned.tif"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert np.array_equal(stored[..., ::-1], np.asarray(upright))
+
+
+def test_what_colmap_does_not_read_becomes_what_it_does(source: Path, tmp_path: Path) -> None:
+    picture(7).save(source / "c.webp", lossless=True)
+    clear = picture(8)
+    clear.putalpha(200)
+    clear.save(source / "d.webp", lossless=True)
+    found = gather(source, tmp_path / "out", 10, silent)
+    assert {"c.webp.jpg", "d.webp.png"} <= set(found.names)
+    for name, seed in (("c.webp", 7), ("d.webp", 8)):
+        (made,) = (path for path in (tmp_path / "out").iterdir() if path.name.startswith(name))
+        assert made.name in found.names
+        off = cv2.imread(str(made))[..., ::-1].astype(float) - np.asarray(picture(seed))
+        assert np.abs(off).mean() < 3
+
+
+def test_links_to_photographs_are_photographs(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "pick").mkdir()
+    for name in ("b.png", "a.jpg"):
+        (tmp_path / "pick" / name).symlink_to(Path("..") / source.name / name)
+    found = gather(tmp_path / "pick", tmp_path / "deep" / "out", 10, silent)
+    assert [(tmp_path / "deep" / "out" / name).read_bytes() for name in found.names] == [
+        (source / name).read_bytes() for name in ("a.jpg", "b.png")
+    ]
+
+
+def test_another_source_takes_nothing_over_and_harms_nothing(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        picture(number).save(frames / f"frame-{number:05d}.jpg")
+    before = [path.read_bytes() for path in sorted(frames.iterdir())]
+    first = gather(frames, tmp_path / "out", 10, silent)
+    walk = film(tmp_path / "walk.mp4", [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(6)])
+    second = gather(walk, tmp_path / "out", 2, silent)
+    assert first.mark != second.mark and len(list((tmp_path / "out").iterdir())) == 2
+    assert [path.read_bytes() for path in sorted(frames.iterdir())] == before
+
+
+def test_what_cannot_be_used_is_told(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "again.png").write_bytes((source / "b.png").read_bytes())
     (source / "half.jpg").write_bytes((source / "a.jpg").read_bytes()[:300])
     (source / "IMG_1.HEIC").write_bytes(b"ftypheic")
     (source / ".thumbnail.jpg").write_bytes((source / "a.jpg").read_bytes())
     (source / "notes.txt").write_text("hello")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    picture(11, (96, 64)).save(source / "huge.jpg")
     found = gather(source, tmp_path / "out", 10, silent)
-    assert len(found.names) == 3 and set(found.left_out) == {"b.png", "half.jpg", "IMG_1.HEIC"}
+    assert len(found.names) == 3 and set(found.left_out) == {"b.png", "half.jpg", "huge.jpg", "IMG_1.HEIC"}
     assert found.left_out["b.png"] == "is the same picture as again.png"
     assert "does not decode" in found.left_out["half.jpg"] and "convert it to JPEG" in found.left_out["IMG_1.HEIC"]
 
@@ -99,7 +148,7 @@ def test_only_what_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "phone"
     folder.mkdir()
     (folder / "IMG_1.HEIC").write_bytes(b"ftypheic")
-    with pytest.raises(SceneError, match="1 photos that cannot be read; convert them first"):
+    with pytest.raises(SceneError, match=r"1 photos that cannot be read; convert them first .*jpg \*\.HEIC\)"):
         gather(folder, tmp_path / "out", 10, silent)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(SceneError, match="none of 1 photos can be used .IMG_1.HEIC HEIC is not read"):
