@@ -170,9 +170,14 @@ class Cameras:
         return moved
 
     def scaled(self, factor: float | int) -> Cameras:
-        """The cameras of pictures resized by ``factor``; parts of a pixel at the right and lower edge are cropped."""
+        """The cameras of pictures resized by ``factor``; parts of a pixel at the right and lower edge are cropped.
+
+        A pixel is left of each side at least. Floats of 32 bits would make 419.99997 pixels of 420.
+        """
         floats = {name: getattr(self, name) * factor for name in ("fl_x", "fl_y", "cx", "cy")}
-        ints = {name: (getattr(self, name) * factor + 1e-6).floor().long() for name in ("width", "height")}
+        ints = {
+            name: (getattr(self, name).double() * factor + 1e-6).long().clamp(min=1) for name in ("width", "height")
+        }
         return dataclasses.replace(self, **floats, **ints)
 
     def pixel_grid(self, camera: int) -> Float[Tensor, "h w 2"]:

@@ -164,6 +164,15 @@ def test_scaling_moves_projections_with_the_picture():
     assert Cameras.pinhole(made.c2w, 90.0, 161, 123).scaled(1 / 3).width[0] == 53
 
 
+def test_pictures_get_the_size_that_is_asked_for():
+    made = cameras("pinhole")
+    for width in (400, 1080, 1296, 1920, 3024, 5712):
+        wide = Cameras.pinhole(made.c2w, 90.0, width, 7)
+        assert all(int(wide.scaled(n / width).width[0]) == n for n in range(1, width, 7))
+    tiny = made.scaled(1e-5)
+    assert int(tiny.width[0]) == int(tiny.height[0]) == 1
+
+
 def test_subsets_and_grids():
     made = cameras("pinhole")
     assert torch.equal(made[[3, 1]].c2w, made.c2w[[3, 1]]) and len(made[1:3]) == 2
