@@ -90,7 +90,8 @@ class Run:
         Args:
             path: the run's folder; parents are made.
             config: all settings.
-            scene_root: the folder of the scene. Where it lies is kept relative to the run and absolute.
+            scene_root: the scene's folder, or the file in it that is read. Where it lies is kept relative to the run
+                and absolute.
             scene_name: what people call it.
             frame: plain data or arrays of the similarity scene -> model, the box, near and far.
             fingerprint: of the scene's files.
@@ -148,7 +149,7 @@ class Run:
         return bool(self._checkpoints())
 
     def find_scene(self) -> Path:
-        """The scene's folder: first where it lies as seen from the run, then where it lay.
+        """The scene's folder, or the file that was read: first where it lies as seen from the run, then where it lay.
 
         Raises RunError, naming both, where neither exists.
         """

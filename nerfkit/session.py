@@ -78,7 +78,7 @@ def _begin(arguments: Train, config: Config, command: list[str], ranks: Ranks) -
     folder = folder or _fresh_folder(Path("runs") / scene.name)
     splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
     frame = scene.frame.to_dict()
-    run = Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, command)
+    run = Run.create(folder, config, scene.source, scene.name, frame, scene.fingerprint, splits, command)
     anew = [f"{folder}: there was no run here to resume, so this one begins anew"] if arguments.resume else []
     if tiling is not None:
         begin_tiles(run, tiling)

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from nerfkit.arguments import parse_train
 from nerfkit.assess import active_neurons, backdrop, cost_of, evaluate_run, rig_of, scene_of, truth
 from nerfkit.charts import si
 from nerfkit.config import Config, DataConfig, FieldConfig, SamplerConfig
 from nerfkit.looks import look
 from nerfkit.poses import SceneError
+from nerfkit.ranks import ALONE
 from nerfkit.render import load_model, new_model, render_image
 from nerfkit.run import Run, RunError
 from nerfkit.scene import Scene, load_scene
+from nerfkit.session import begin
 from nerfkit.terminal import print_record
 
 SMALL = Config(
@@ -49,6 +52,18 @@ def test_transparent_pixels_show_the_background(toy_scene: Path) -> None:
         picture = truth(scene, 0, name)
         assert bool((picture[clear] == value).all())
         assert torch.allclose(picture[solid], colours[solid])
+
+
+def test_a_run_finds_the_file_again_that_lists_its_scene(toy_capture: Path, tmp_path: Path) -> None:
+    listing = json.loads((toy_capture / "transforms.json").read_text())
+    few = toy_capture / "few.json"
+    few.write_text(json.dumps({**listing, "frames": listing["frames"][:5]}))
+    words = ["--engine", "cpu", "--field.log2-table-size", "8", "--sampler.resolution", "32"]
+    arguments, config = parse_train([str(few), "--out", str(tmp_path / "run"), *words])
+    run = begin(arguments, config, [], ALONE).run
+    assert len(scene_of(run).images) == 5
+    with pytest.raises(RunError, match="its fingerprint is another"):
+        scene_of(run, toy_capture)
 
 
 def test_a_photograph_is_taken_as_it_is(toy_capture: Path) -> None:

@@ -50,7 +50,12 @@ def begin(
         aside.rename(out / SCENE)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return run, replace(scene, root=out / SCENE, name=out.name)
+    return run, replace(scene, root=out / SCENE, source=out / SCENE, name=out.name)
+
+
+def _within(photo: Framing, sizes: Sizes) -> int:
+    """Pixels a side as which a given picture is learnt."""
+    return min(max(photo.rgba.shape[0], sizes.photo[0]), sizes.photo[1])
 
 
 def warm_model(scene: Scene, config: Config, volume: Volume) -> Model:

@@ -157,6 +157,7 @@ def load_scene(path: Path, config: DataConfig) -> Scene:
     return Scene(
         name=root.resolve().name,
         root=root,
+        source=path,
         format=file.name,
         cameras=cameras,
         image_names=names,

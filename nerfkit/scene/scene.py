@@ -76,6 +76,8 @@ class Scene:
 
     name: str
     root: Path
+    source: Path
+    """What `load_scene` read: ``root``, or a file in it that lists the images."""
     format: str
     """Key of `nerfkit.scene.READERS`: the file that revealed it."""
     cameras: Cameras

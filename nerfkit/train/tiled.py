@@ -111,4 +111,4 @@ def _command(run: Run) -> list[str]:
 def _new_part(run: Run, number: int, config: Config, scene: Scene) -> Run:
     splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
     folder, frame = folder_of(run, number), scene.frame.to_dict()
-    return Run.create(folder, config, scene.root, scene.name, frame, scene.fingerprint, splits, _command(run))
+    return Run.create(folder, config, scene.source, scene.name, frame, scene.fingerprint, splits, _command(run))

@@ -84,7 +84,8 @@ def scene_of(dataset: dict[str, Any], config: Config) -> Scene:
     background = config.data.background if config.data.background != "auto" else "random"
     return Scene(
         name="nerfbaselines",
-        root=Path(dataset.get("image_paths_root") or "."),
+        root=(root := Path(dataset.get("image_paths_root") or ".")),
+        source=root,
         format="nerfbaselines",
         cameras=cameras,
         image_names=[Path(path).name for path in dataset["image_paths"]],
