@@ -223,7 +223,7 @@ def read_path(path: Path, size: tuple[int, int] = (800, 800)) -> tuple[Cameras, 
         raise SceneError(f"{path}: frame is {data['frame']!r}; only paths in scene coordinates can be filmed")
     if data.get("camera_type", "perspective") not in ("perspective", "fisheye"):
         raise SceneError(f"{path}: camera_type is {data['camera_type']!r}; only perspective and fisheye can be filmed")
-    numbers = {name: data.get(name, default) for name, default in _PATH_NUMBERS.items()}
+    numbers = {name: default if data.get(name) is None else data[name] for name, default in _PATH_NUMBERS.items()}
     for name, value in numbers.items():
         if type(value) not in (int, float, type(None)) or (value is not None and not 0 < value < math.inf):
             raise SceneError(f"{path}: {name} is {value!r}, not a positive number")

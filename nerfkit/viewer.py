@@ -215,7 +215,7 @@ class Viewer:
         height, width = int(keys[0].height[0]), int(keys[0].width[0])
         cameras = Cameras.pinhole(c2w, float(keys[0].fl_y[0]), width, height).scaled(rows / height)
         folder = self.run.path / "renders"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_path(cameras, folder / "keyframes.json")
         model = cropped(self.model, self._box())
         with film(folder / "keyframes.mp4") as add:

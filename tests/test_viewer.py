@@ -179,6 +179,7 @@ class TestPages:
         page = Page(scene)
         viewer._size.value = 96
         viewer._seconds.value = 0.5
+        viewer.run = Run(viewer.run.path / "not-made-yet", viewer.run.config)  # as that of a packed file
         viewer._want_film()
         assert "two key frames" in viewer._said.content
         for shift in (0.0, 0.3):

@@ -28,7 +28,8 @@ def describe(scene: Scene) -> dict[str, str]:
     """
     cameras, frame = scene.cameras, scene.frame
     sizes = Counter(f"{image.shape[1]}x{image.shape[0]}" for image in scene.images)
-    kinds = "with alpha" if scene.has_alpha else "opaque"
+    n_clear = sum(image.shape[2] == 4 for image in scene.images)
+    kinds = "opaque" if not n_clear else "with alpha" if n_clear == len(scene.images) else f"({n_clear} with alpha)"
     train = cameras[scene.splits["train"]]
     center, distance = focus(train)
     from_center = torch.linalg.vector_norm(train.c2w[:, :, 3] - center, dim=-1)
