@@ -120,18 +120,22 @@ def grasp(training: Training, fraction: float) -> Gradients:
     weights = {name: p for chain in chains_of(field) for name, p in _named(field, chain)}
     before = {name: p.detach().clone() for name, p in weights.items()}
     length = torch.cat([w.reshape(-1) for w in before.values()]).norm()
-    with exactly(field), torch.no_grad():
+    with exactly(field):
         g = gradients(training)
         norm = torch.cat([g[name].reshape(-1) for name in weights]).norm().clamp(min=1e-30)
         ends = []
         for sign in (1.0, -1.0):
-            for name, p in weights.items():
-                p.copy_(before[name] + sign * _DIFFERENCE * length / norm * g[name])
+            _put(weights, {name: w + sign * _DIFFERENCE * length / norm * g[name] for name, w in before.items()})
             ends.append(gradients(training))
-        for name, p in weights.items():
-            p.copy_(before[name])
+        _put(weights, before)
     scale = norm / (2.0 * _DIFFERENCE * length)
     return {name: w * (ends[0][name] - ends[1][name]) * scale for name, w in before.items()}
+
+
+@torch.no_grad()
+def _put(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, p in weights.items():
+        p.copy_(values[name])
 
 
 def synflow(training: Training, fraction: float) -> Gradients:

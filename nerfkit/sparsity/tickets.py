@@ -40,7 +40,7 @@ class Ticket:
     masks: Masks
     """Of its networks' weights."""
     n_steps: int
-    """Taken in all up to here, those of the rounds before included."""
+    """Taken in all to come by it, those of the rounds before included."""
 
 
 class _Early:
@@ -92,8 +92,8 @@ def tickets(
     Args:
         config: of each training; its steps are those of one.
         rewind: step to which the weights, the table and the sampler go back; 0 is the beginning.
-        control: ``reinit`` gives the networks other first weights in each round, ``reprune`` moves what stays to other
-            places of its layer.
+        control: ``reinit`` gives the networks other first weights, ``reprune`` moves what stays to other places of its
+            layer, both in each round's ticket, which was found without.
 
     Raises PruneError where a round would leave a layer or an output with nothing.
     """
@@ -107,17 +107,27 @@ def tickets(
     yield Ticket(0, model, masks, n_steps)
     for round_ in range(1, n_rounds + 1):
         masks = smallest_pruned(model.field, parts, masks, share)
-        worn = masks if control != "reprune" else _moved(masks, round_, model.field)
-        model = model_of(scene, config)
-        model.field.load_state_dict(early.field)
-        if control == "reinit":
-            _draw_anew(model.field, config.train.seed + 1000 * round_)
-        model.sampler.load_state_dict(early.sampler)
-        training = Training.new(scene, model, [_Held(worn, model.field)])
-        for _ in fit(scene, config, training=replace(training, clock=replace(early.clock))):
-            pass
+        # A control says what the ticket of this round would be worth otherwise; the next is found in the ticket itself.
+        if control == "none" or round_ < n_rounds:
+            model = _trained(scene, config, early, masks)
+        worn = _moved(masks, round_, model.field) if control == "reprune" else masks
+        seed = config.train.seed + 1000 * round_ if control == "reinit" else None
+        shown = model if control == "none" else _trained(scene, config, early, worn, seed)
         n_steps += config.train.steps - early.clock.step
-        yield Ticket(round_, model, worn, n_steps)
+        yield Ticket(round_, shown, worn, n_steps)
+
+
+def _trained(scene: Scene, config: Config, early: _Early, masks: Masks, seed: int | None = None) -> Model:
+    """A model trained from where things stood early on, under masks; with other first weights, if there is a seed."""
+    model = model_of(scene, config)
+    model.field.load_state_dict(early.field)
+    if seed is not None:
+        _draw_anew(model.field, seed)
+    model.sampler.load_state_dict(early.sampler)
+    training = Training.new(scene, model, [_Held(masks, model.field)])
+    for _ in fit(scene, config, training=replace(training, clock=replace(early.clock))):
+        pass
+    return model
 
 
 def _moved(masks: Masks, seed: int, field: HashField) -> Masks:

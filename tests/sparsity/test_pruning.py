@@ -201,6 +201,16 @@ def test_grasp_is_the_hessian_times_the_gradient(scene: Scene, monkeypatch: pyte
         torch.testing.assert_close(scores[name], curve[name] ** 2 * w * w, rtol=2e-3, atol=1e-5)
 
 
+def test_scores_are_found_before_a_sky(toy_capture: Path) -> None:
+    """The sky has a gradient of its own, whichever weights are asked about."""
+    training = trained_a_little(load_scene(toy_capture, DataConfig()))
+    assert training.pixels.scene.has_sky
+    for score in (criteria.snip, criteria.grasp):
+        scores = score(training, 0.5)
+        assert all(bool(torch.isfinite(one).all()) for one in scores.values())
+        assert max(float(one.abs().max()) for one in scores.values()) > 0
+
+
 def test_synflow_is_conserved_and_cuts_off_no_layer(scene: Scene) -> None:
     """What flows into a layer flows out of it (Tanaka et al. 2020, theorem 2)."""
     training = trained_a_little(scene)
