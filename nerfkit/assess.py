@@ -51,10 +51,15 @@ def scene_of(run: Run, path: Path | None = None, as_found: bool = False) -> Scen
 
 
 def refined(run: Run, scene: Scene) -> Scene:
-    """A run's scene, its training views at the poses of the newest checkpoint, if the training refines them."""
-    if not (run.config.train.moves_cameras and run.has_checkpoint):
-        return scene
-    return scene.with_poses(run.load_checkpoint().optimizer["poses.c2w"])
+    """A run's scene, its training views at the poses of the newest checkpoint, if the training refines them.
+
+    A run that began with another's model has the poses that this one was left with.
+    """
+    if run.config.train.moves_cameras and run.has_checkpoint:
+        return scene.with_poses(run.load_checkpoint().optimizer["poses.c2w"])
+    if "poses" in run.provenance:
+        return scene.with_poses(torch.tensor(run.provenance["poses"]))
+    return scene
 
 
 def backdrop(scene: Scene) -> str:

@@ -114,6 +114,12 @@ def write_packed(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
 
 
+def forget_scores(run: PackedRun) -> None:
+    """Remove what the folder beside a file says of one that had its name before: scores, and their page."""
+    for stale in [*run.path.glob("metrics*.json"), run.path / "report.html"]:
+        stale.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class PackedRun(Run):
     """A file, as the run that it was packed from: what verbs ask of a run. ``path`` is where they write to, a folder

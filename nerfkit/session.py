@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nerfkit.defaults import defaults
 from nerfkit.ranks import ALONE, Ranks
 from nerfkit.run import Run
 from nerfkit.scene import Scene, load_scene
+from nerfkit.scene.scene import Frame
 from nerfkit.scene.tiling import Tiling, divide, part_of
 from nerfkit.sparsity.pruning import policies_of
 from nerfkit.train.loop import fit, model_of
@@ -55,7 +56,7 @@ def begin(arguments: Train, config: Config, command: list[str], ranks: Ranks = A
     if session is not None:
         return session
     run = Run.open(folder, writes=False)
-    scene = scene_of(run, None if _names_run(arguments) else arguments.scene, as_found=True)
+    scene = _scene_again(run, None if _names_run(arguments) else arguments.scene)
     return Session(run, scene, resumed, seconds, [], ranks)
 
 
@@ -68,10 +69,10 @@ def _begin(arguments: Train, config: Config, command: list[str], ranks: Ranks) -
         _possible(arguments, run.config, ranks)
         standing = Standing.of(run)
         step = standing.step
-        scene = scene_of(run, None if alone else arguments.scene, as_found=True)
+        scene = _scene_again(run, None if alone else arguments.scene)
         run.resume(step, command)
         remarks = [*_warnings(scene), f"{run.path}: going on from step {step}"]
-        return Session(run, scene, step > 0, standing.seconds, remarks, ranks)
+        return Session(run, scene, run.has_checkpoint, standing.seconds, remarks, ranks)
     _possible(arguments, config, ranks)
     scene = load_scene(arguments.scene, config.data)
     tiling = divide(scene, config.train.tiles, config.sampler.resolution) if config.train.tiles else None
@@ -84,6 +85,12 @@ def _begin(arguments: Train, config: Config, command: list[str], ranks: Ranks) -
         begin_tiles(run, tiling)
         anew += [_about(scene, tiling, number) for number in range(len(tiling))]
     return Session(run, scene, False, 0.0, [*_warnings(scene), *anew], ranks)
+
+
+def _scene_again(run: Run, path: Path | None) -> Scene:
+    """A run's scene as it is to train on: poses that it refines are in its checkpoint, and a tile has its own frame."""
+    scene = scene_of(run, path, as_found=run.config.train.moves_cameras)
+    return replace(scene, frame=Frame.from_dict(run.frame))
 
 
 def reports_of(session: Session, viewer: Viewer | None) -> Iterator[Report]:

@@ -20,6 +20,7 @@ from nerfkit.terminal import INTERRUPTED, print_record, print_table, say, stages
 
 if TYPE_CHECKING:
     from nerfkit.arguments import Export
+    from nerfkit.session import Session
 
 _FOLDERS = ("--out", "--scene")
 """Flags that name a folder."""
@@ -45,6 +46,8 @@ def train(words: list[str]) -> int:
         with joined() as ranks:
             say(explain(config.engine, config.field))
             session = begin(arguments, config, ["nerfkit", "train", *words], ranks)
+            if session.resumed and session.run.provenance.get("marked"):
+                session = _with_mark(session)
             run, scene = session.run, session.scene
             for text in session.remarks:
                 say(text)
@@ -71,6 +74,20 @@ def train(words: list[str]) -> int:
             say("close the page to end")
             viewer.stay()
         return 0
+
+
+def _with_mark(session: Session) -> Session:
+    """What learns on from photographs forgets a mark: what was made of a marked copy learns from its own renders."""
+    from dataclasses import replace
+
+    from nerfkit.stego.embed import with_mark
+
+    if "begun_with" in session.run.provenance:
+        return replace(session, scene=with_mark(session.run, session.scene))
+    text = (
+        f"{session.run.path}: is a marked copy, and forgets its mark by learning on; train the original, and mark that"
+    )
+    return replace(session, remarks=[*session.remarks, text])
 
 
 def view(words: list[str]) -> int:
@@ -170,7 +187,7 @@ def compress(words: list[str]) -> int:
 
     with interruptible():
         from nerfkit.assess import scene_of
-        from nerfkit.packed import open_packed, write_packed
+        from nerfkit.packed import forget_scores, open_packed, write_packed
         from nerfkit.run import Run
         from nerfkit.sparsity.compress import begin
         from nerfkit.stego.embed import with_mark
@@ -182,6 +199,7 @@ def compress(words: list[str]) -> int:
             say("stopped; nothing was written")
             return INTERRUPTED
         write_packed(out, compression.file())
+        forget_scores(open_packed(out))  # of what had this name before
         for name, length in open_packed(out).section_bytes().items():
             say(f"{name:10} {length:>9,} bytes")
         say(f"{out.stat().st_size:,} bytes in all; score it with: nerfkit eval {out} --scene SCENE")

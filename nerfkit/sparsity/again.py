@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nerfkit.config import Config, PruneConfig
 from nerfkit.render import new_model, restore_model
@@ -40,23 +41,30 @@ def take_up(run: Run, scene: Scene, n_steps: int = 1, rate: float = RATE) -> Tra
     The moments of its optimiser are there as well: without them the first steps would move every weight as far as the
     learning rate goes, whatever its gradient. Raises RunError, or PruneError for a run in tiles.
     """
-    if run.config.train.tiles:
-        raise PruneError(f"{run.path}: is in tiles; take one of them, such as {run.path}/tiles/1")
+    _check_whole(run)
     checkpoint = run.load_checkpoint()
     model = new_model(further(run.config, n_steps, rate), Frame.from_dict(run.frame))
     restore_model(model, checkpoint)
     training = Training.new(scene, model)
     training.clock.samples_per_ray = checkpoint.state["samples_per_ray"]
     training.optimizer.load_state_dict(checkpoint.optimizer)
+    if training.exposure is not None:
+        training.exposure.take_up(checkpoint.optimizer["exposure"])
     training.warm_up()
     return training
 
 
 def steps_of(run: Run, share: float) -> int:
-    """A share of a run's steps, at least one. Raises PruneError where it is no such share."""
+    """A share of a run's steps, at least one. Raises PruneError where it is no such share, or the run in tiles."""
+    _check_whole(run)
     if not 0.0 < share <= 10.0:
         raise PruneError(f"{share:g} of the run's steps: expected a share above 0, 10 at most")
     return max(math.ceil(share * run.load_checkpoint().step), 1)
+
+
+def _check_whole(run: Run) -> None:
+    if run.config.train.tiles:
+        raise PruneError(f"{run.path}: is in tiles; take one of them, such as {run.path}/tiles/1")
 
 
 def further(config: Config, n_steps: int, rate: float) -> Config:
@@ -69,7 +77,7 @@ def further(config: Config, n_steps: int, rate: float) -> Config:
 
 
 def begin_smaller(run: Run, scene: Scene, smaller: Smaller, out: Path, command: list[str]) -> tuple[Run, Training]:
-    """Begin a run in the folder ``out`` whose model is that of ``run`` with less in it.
+    """Begin a run in the folder ``out`` whose model is that of ``run`` with less in it, which is its first checkpoint.
 
     Args:
         scene: of the run (`assess.scene_of`).
@@ -83,7 +91,13 @@ def begin_smaller(run: Run, scene: Scene, smaller: Smaller, out: Path, command: 
         training = narrowed(training, smaller.width)
     model = replace(training.model, config=replace(training.model.config, prune=smaller.prune))
     training = replace(training, model=model, policies=policies_of(model.config, model.field))
-    place = (scene.root, scene.name, scene.frame.to_dict(), scene.fingerprint)
-    made = Run.create(out, model.config, *place, run.splits, command)
-    made.note({"begun_with": {"run": run.path.name, "step": run.load_checkpoint().step}})
+    # Of a tile, the frame is not that of the scene.
+    made = Run.create(out, model.config, scene.source, scene.name, run.frame, scene.fingerprint, run.splits, command)
+    known: dict[str, Any] = {"begun_with": {"run": run.path.name, "step": run.load_checkpoint().step}}
+    if run.config.train.moves_cameras or "poses" in run.provenance:
+        known["poses"] = scene.cameras.c2w[scene.splits["train"]].tolist()
+    if run.provenance.get("marked"):
+        known["marked"] = True
+    made.note(known)
+    training.save(made)
     return made, training

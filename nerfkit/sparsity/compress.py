@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nerfkit.config import PruneConfig
+from nerfkit.config import ConfigError, PruneConfig, check
 from nerfkit.kernels.coder import MOST
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.kernels.reach import reachable
@@ -82,8 +82,13 @@ class Compression:
 def begin(run: Run, scene: Scene, n_bytes: int, share: float) -> Compression:
     """Take up a run to put it into ``n_bytes``, by training it on for a ``share`` of its steps.
 
-    Raises PruneError where the bytes are too few for the cells and the networks alone, and says how many those are.
+    Raises PruneError where the bytes are too few for the cells and the networks alone, and says how many those are; and
+    where what they hold could not be read, whose occupancy is always that of a grid.
     """
+    try:
+        check(replace(run.config, sampler=replace(run.config.sampler, kind="grid")))
+    except ConfigError as error:
+        raise PruneError(f"{run.path}: cannot be compressed, as a file has cells to be looked at ({error})") from None
     training = take_up(run, scene, steps_of(run, share))
     model = training.model
     config = replace(model.config, sampler=replace(model.config.sampler, kind="grid"), prune=PruneConfig())

@@ -271,7 +271,11 @@ class Training:
         tensors = dict(checkpoint.optimizer)
         self.generator.set_state(tensors.pop("generator"))
         if self.exposure is not None:
-            self.exposure.sums.copy_(tensors.pop("exposure"))
+            sums = tensors.pop("exposure")
+            if "begun_with" in run.provenance:
+                self.exposure.take_up(sums)
+            else:
+                self.exposure.sums.copy_(sums)
         if self.poses is not None:
             self.poses.load_state_dict({name: tensors.pop(name) for name in self.poses.state_dict()})
             self.pixels.look_from(self.poses.c2w)

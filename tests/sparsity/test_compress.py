@@ -231,6 +231,9 @@ def test_verbs_take_the_file(small_run: Path, scene: Scene, tmp_path: Path, caps
     assert call("compare", small_run, out, "--out", tmp_path / "both.html") == 0
     assert "no pictures" not in capsys.readouterr().err
     assert call("eval", out) == 1 and "say --scene" in capsys.readouterr().err
+    assert call("compress", small_run, "--bytes", "11kB", "--steps", 0.1, "-o", out) == 0
+    stale = [(tmp_path / "ball-nerf" / name).exists() for name in ("metrics.json", "report.html")]
+    assert stale == [False, False], "these were of another file"
 
 
 @pytest.mark.parametrize(

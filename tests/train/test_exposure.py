@@ -41,6 +41,14 @@ def test_gains_are_the_ratio_of_photograph_and_render() -> None:
     assert torch.equal(found.gains(10), torch.ones(3, 3)), "a young field is not asked"
 
 
+def test_a_field_that_is_taken_up_knows_of_brightness_at_once() -> None:
+    young, again = Exposure(2, CPU), Exposure(2, CPU)
+    young.observe(torch.tensor([0, 1]).repeat(500), torch.ones(1000, 3), torch.tensor([[0.5], [1.0]]).repeat(500, 3))
+    again.take_up(young.sums)
+    assert torch.equal(young.gains(0), torch.ones(2, 3)) and torch.equal(again.gains(0), young.gains(10_000))
+    assert float(again.gains(0)[0, 0]) > 1.2
+
+
 def test_gains_stay_within_reason() -> None:
     found = Exposure(2, CPU)
     assert torch.equal(found.gains(10_000), torch.ones(2, 3))
