@@ -8,11 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MOST_PIXELS = 100_000_000
 """Of a picture; more are refused before they are unpacked."""
+
+
+def eight_bits(image: Image) -> Image:
+    """A picture of one channel of 16 or 32 bits, or of floats, with 8; others as they are.
+
+    Integers reach to 65535, or to 255 where none is larger; floats to 1 then.
+    """
+    from PIL.Image import fromarray
+
+    if image.mode[0] not in "IF":
+        return image
+    values = np.asarray(image, np.float64)
+    high = values.max()
+    most = 65535 if image.mode.startswith("I;16") or high > 255 else 255 if image.mode == "I" or high > 1 else 1
+    return fromarray(np.rint(255 * (values / most).clip(0, 1)).astype(np.uint8))
 
 
 @contextmanager

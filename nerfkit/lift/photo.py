@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from nerfkit.foreign import opened
+from nerfkit.foreign import eight_bits, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,12 +55,7 @@ def read_photo(path: Path) -> Photo:
 
 def _colors(image: Image) -> Image:
     """RGB, or RGBA where some of it may be transparent; 16 bits become 8."""
-    from PIL.Image import fromarray
-
-    if image.mode[0] in "IF":
-        values = np.asarray(image, np.float64)
-        most = 65535 if values.max() > 255 else 255
-        image = fromarray(np.rint(255 * (values / most).clip(0, 1)).astype(np.uint8))
+    image = eight_bits(image)
     clear = "A" in image.getbands() or "transparency" in image.info
     return image.convert("RGBA" if clear else "RGB")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from nerfkit.foreign import opened
+from nerfkit.foreign import eight_bits, opened
 from nerfkit.stego.keys import StegoError
 
 _LEAST_SIDE = 16
@@ -53,9 +53,10 @@ def _opened(path: Path) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
 
 
 def _on_white(image):
-    """RGB, over white where it is transparent."""
+    """RGB of 8 bits, over white where it is transparent."""
     from PIL import Image
 
+    image = eight_bits(image)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     layer = image.convert("RGBA")
