@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
@@ -59,9 +60,9 @@ def _main(words: list[str]) -> int:
         say("interrupted")
         return INTERRUPTED
     except Exception as error:  # the one place where errors become sentences
-        if debug:
-            raise
         with redirect_stderr(sys.__stderr__) if getattr(error, "of_any_rank", False) else nullcontext():
+            if debug:
+                traceback.print_exc()
             say(_sentence(error))
         return getattr(error, "exit_code", 1)
 
