@@ -166,6 +166,7 @@ def _off(
     whole = said.all(1)
     there, here = original[whole].double(), suspect[whole].double()
     mixed = torch.linalg.pinv(there.T @ there) @ (there.T @ here)
-    off = (suspect @ torch.linalg.pinv(mixed).float() - original) * said
+    # What says nothing may be as large as numbers go: what is left of it must not be infinite times nothing.
+    off = (suspect.where(said, torch.zeros(())) @ torch.linalg.pinv(mixed).float() - original) * said
     weight = far.square() * said
     return off / ((weight * off.square()).sum() / weight.sum().clamp_min(1e-30)).clamp_min(1e-30)

@@ -147,6 +147,13 @@ def littered(table: Tensor) -> Tensor:
     return out
 
 
+def boundless(table: Tensor) -> Tensor:
+    """One number that nobody may see, as large as numbers go."""
+    out = table.clone()
+    out[len(table) // 3, 1] = 3.4e38
+    return out
+
+
 ATTACKS = {
     "float16": lambda t: t.half(),
     "bfloat16": lambda t: t.bfloat16(),
@@ -159,6 +166,7 @@ ATTACKS = {
     "permuted": lambda t: t[:, [2, 0, 3, 1]],
     "mixed": mixed,
     "littered": littered,
+    "boundless": boundless,
 }
 
 
