@@ -25,7 +25,7 @@ def write_page(run: Run) -> None:
     title = f"{run.provenance['scene']['name']} · {run.path.resolve().name} · the mark"
     sections = [
         f"<header>\n<h1>{escape(title)}</h1>\n<p>Each share stands with the interval of 95 % that it proves (Clopper "
-        "and Pearson); “raw” are the bits of the word before any is mended.</p>\n</header>"
+        "and Pearson), of views like these; “raw” are the bits of the word before any is mended.</p>\n</header>"
     ]
     sections += [section(name, draw(by_part[part])) for part, (name, draw) in SECTIONS.items() if part in by_part]
     run.write_text(PAGE, page(title, sections))
@@ -34,13 +34,17 @@ def write_page(run: Run) -> None:
 def rate(count: Sequence[int]) -> str:
     """A share, and between which bounds it lies.
 
-    >>> rate([8, 8]), rate([0, 0])
-    ('8 of 8 (63.1–100 %)', '–')
+    Args:
+        count: how many, of how many; and how many trials these are, if several were of the same views.
+
+    >>> rate([8, 8]), rate([0, 0]), rate([107, 108, 12])
+    ('8 of 8 (63.1–100 %)', '–', '107 of 108 (61.5–100 %)')
     """
-    good, n = count
+    good, n, *fewer = count
     if n == 0:
         return "–"
-    low, high = interval(good, n)
+    trials = fewer[0] if fewer else n
+    low, high = interval(good * trials // n, trials)[0], interval(-(-good * trials // n), trials)[1]
     return f"{good} of {n} ({100 * low:.3g}–{100 * high:.3g} %)"
 
 
@@ -51,11 +55,15 @@ def none_of(count: Sequence[int]) -> str:
 
 
 def added(rows: Iterable[Row]) -> Row:
-    """Rows of several keys and messages as one: counts added up, figures averaged by pictures that were found."""
+    """Rows of several keys and messages as one: counts added up, figures averaged by pictures that were found.
+
+    All of them look from the same places, and a view that is hard to read is hard for every key: as trials they count
+    as often as there are views.
+    """
     rows = list(rows)
     out = dict(rows[0])
     for name in ("found", *_EXACT):
-        out[name] = [sum(row[name][i] for row in rows) for i in (0, 1)]
+        out[name] = [*(sum(row[name][i] for row in rows) for i in (0, 1)), rows[0][name][1]]
     seen = [(row["raw"], row["found"][0]) for row in rows if row["raw"] is not None]
     out["raw"] = sum(raw * n for raw, n in seen) / sum(n for _, n in seen) if seen else None
     return out

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.packed import open_run
+from nerfkit.provenance import digest
 from nerfkit.render import Model, load_model
 from nerfkit.sparsity.again import take_up
 from nerfkit.stego.attacks import Picture
@@ -98,11 +99,16 @@ def suspect_rows(
     bench: Bench, plan: Plan, missing: Missing, suspects: Sequence[Path], by: Key, message: bytes
 ) -> Iterator[Row]:
     """Marked copies that something was done to by other means: runs, or files of `nerfkit compress`."""
-    what = {"size": plan.size, "views": plan.views, "strength": strength(bench.mark), "key": by.name}
-    left = [path for path in suspects if missing({**what, "suspect": path.name})]
-    marked = Marked.of(bench, by, message) if left else None
-    for path in left:
-        yield {**what, "suspect": path.name, **marked.row(load(open_run(path)), table_of(path))}
+    # A message is told by a number that only the key's owner can find for a given one.
+    told = by.of_scene(bench.mark.terms.scene).draw(f"row of {message.hex()}", 8).tobytes().hex()
+    what = {"size": plan.size, "views": plan.views, "strength": strength(bench.mark), "key": by.name, "told": told}
+    marked = None
+    for path in suspects:
+        table = table_of(path)
+        own = {**what, "suspect": path.name, "table": digest(table.contiguous().numpy().tobytes())}
+        if missing(own):
+            marked = marked or Marked.of(bench, by, message)
+            yield {**own, **marked.row(load(open_run(path)), table)}
 
 
 def rounded(table: Table, layout: GridLayout, n_bits: int) -> Table:

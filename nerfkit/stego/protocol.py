@@ -195,7 +195,8 @@ def attack_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
             pairs = list(zip(marked, plain, strict=True))
             cost = {"psnr": psnr(pairs), "worst_psnr": worst_psnr(pairs)}
             for by in left:
-                pictures = [attack_one(picture, by, i) for i, picture in enumerate(marked)]
+                first = (k * plan.messages + m) * len(marked)
+                pictures = [attack_one(picture, by, first + i) for i, picture in enumerate(marked)]
                 off = None if any(name in by for name in _MOVES) else attack_psnr(marked, pictures)
                 read = each.reading(each.heard(pictures), letter, message)
                 yield {**what, "attack": by, "attack_psnr": off, **cost, **read}
