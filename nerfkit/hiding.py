@@ -19,7 +19,7 @@ def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     from nerfkit.assess import backdrop, scene_of
     from nerfkit.run import Run, check_free
     from nerfkit.stego.cost import against_photographs
-    from nerfkit.stego.embed import markable, write_copy
+    from nerfkit.stego.embed import DEFAULT, markable, write_copy
     from nerfkit.stego.hidden import N_CHECKED, put, target_of
     from nerfkit.stego.hide import Plan
     from nerfkit.stego.mark import scene_digest
@@ -35,11 +35,11 @@ def hide(arguments: Embed, key: Key, file: Path, out: Path) -> int:
     model, scene = markable(run), scene_of(run, arguments.scene)
     original, target = scene_digest(model), arguments.target_psnr
     if target is None:
-        target = target_of(arguments.profile, against_photographs(model, scene, backdrop(scene)))
+        target = target_of(arguments.profile or DEFAULT, against_photographs(model, scene, backdrop(scene)))
     cost = finished(put(run, model, scene, payload, key, target, Plan()), "hiding")
     field = {name: tensor.detach().cpu() for name, tensor in model.field.state_dict().items()}
+    lines = note(record, key, original, content)  # first: a line too many does no harm, a copy that none knows does
     write_copy(run, field, out, ["nerfkit", "embed", str(arguments.run)])
-    lines = note(record, key, original, content)
     lost = "" if cost.photo_loss is None else f"; against the photographs {cost.photo_loss:.2f} dB lost"
     rows = {
         "hidden": payload.name,

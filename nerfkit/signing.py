@@ -56,7 +56,7 @@ def embed(words: list[str]) -> int:
     from nerfkit.assess import scene_of
     from nerfkit.run import Run, check_free
     from nerfkit.stego.embed import embed as put
-    from nerfkit.stego.embed import prepared
+    from nerfkit.stego.embed import prepared, write_copy
     from nerfkit.stego.mark import has_mark
     from nerfkit.stego.message import FORMATS, Letter
     from nerfkit.stego.recipients import Addresses
@@ -74,8 +74,10 @@ def embed(words: list[str]) -> int:
     )
     terms, to = mark.terms, isinstance(content, str)
     letter = (Addresses if to else Letter)(key.of_scene(terms.scene), FORMATS[terms.n_bits])
-    done = put(run, model, mark, letter, content, out, ["nerfkit", "embed", str(arguments.run)])
+    done = put(run, model, mark, letter, content)
+    # First: a line too many does no harm, a copy that no line knows can never be told.
     lines = note(record, key, terms.scene, Content(to=content) if to else Content(content.hex()))
+    write_copy(run, {"table": done.table}, out, ["nerfkit", "embed", str(arguments.run)])
     lost = "" if terms.photo_loss is None else f"; against the photographs {terms.photo_loss:.2f} dB lost"
     rows = {
         **({"to": content} if to else {"message": shown(content)}),

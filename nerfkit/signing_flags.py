@@ -40,9 +40,9 @@ class Embed:
     """Folder of the marked run. By default RUN-marked beside it."""
     bits: Literal[48, 64, 96] = 48
     """Of a message: 48 are read from one picture, longer ones want a few."""
-    profile: Literal["invisible", "balanced", "robust"] = "balanced"
-    """How near marked renders stay to unmarked ones: 52, 42 or 38 dB at least, and nearer where that would cost more
-    than 0.05, 0.1 or 0.4 dB against the photographs."""
+    profile: Literal["invisible", "balanced", "robust"] | None = None
+    """How near marked renders stay to unmarked ones: 52, 42 (by default) or 38 dB at least, and nearer where that would
+    cost more than 0.05, 0.1 or 0.4 dB against the photographs. All copies of a run are marked alike."""
     target_psnr: Annotated[float | None, arg(metavar="DB")] = None
     """How much exactly, instead."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None

@@ -27,6 +27,7 @@ from nerfkit.stego.weights import moves, swings
 
 PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
 """PSNR of marked against unmarked renders, at least, dB."""
+DEFAULT = "balanced"
 _BELOW_PHOTOS = {"invisible": 20.0, "balanced": 16.4, "robust": 10.0}
 """And by how much, at least, it lies above the PSNR against photographs: 16.4 dB costs 0.1 dB of that."""
 _WORST = 2.0
@@ -44,21 +45,21 @@ _ROUNDS, _WITHIN = 5, 0.05
 class Embedded:
     """What came of it."""
 
-    run: Run
-    mark: Mark
+    table: Float[Tensor, "entries features"]
+    """Of the copy."""
     n_read: int
     """Of ``n_tried`` views, those that alone tell what the copy carries."""
     n_tried: int
 
 
 def prepared(
-    run: Run, scene_fn: Callable[[], Scene], profile: str, target: float | None, n_bits: int
+    run: Run, scene_fn: Callable[[], Scene], profile: str | None, target: float | None, n_bits: int
 ) -> tuple[Model, Mark]:
     """The model of a run and its mark: that which it keeps, or a new one, which it keeps once a message was read.
 
     Args:
         scene_fn: reads the scene; asked for a new mark alone.
-        profile: one of `PROFILES`.
+        profile: one of `PROFILES`; None: that by which the run is marked, or the default.
         target: PSNR of marked against unmarked renders, dB, in place of the profile's.
         n_bits: of messages, one of `FORMATS`.
 
@@ -67,7 +68,7 @@ def prepared(
     model = markable(run)
     mark = read_mark(run, model)
     if mark is None:
-        mark = _made(run, model, scene_fn(), profile, target, n_bits)
+        mark = _made(run, model, scene_fn(), profile or DEFAULT, target, n_bits)
         return model, mark
     if n_bits != mark.terms.n_bits:
         raise StegoError(f"{run.path}: is marked with messages of {mark.terms.n_bits} bits, not {n_bits}")
@@ -75,6 +76,9 @@ def prepared(
         raise StegoError(
             f"{run.path}: is marked at {mark.terms.psnr:.1f} dB, not {target:.1f}; remove its folder mark to begin anew"
         )
+    if target is None and profile not in (None, mark.terms.profile):
+        by = f"by the profile {mark.terms.profile}" if mark.terms.profile else f"at {mark.terms.psnr:.1f} dB"
+        raise StegoError(f"{run.path}: is marked {by}, not by {profile}; remove its folder mark to begin anew")
     return model, mark
 
 
@@ -104,15 +108,13 @@ def write_copy(run: Run, changed: dict[str, Tensor], out: Path, command: list[st
     return made
 
 
-def embed(
-    run: Run, model: Model, mark: Mark, letter: Letter | Addresses, content: bytes | str, out: Path, command: list[str]
-) -> Embedded:
-    """A marked copy of a run in the folder ``out``, after what it carries was read from renders of it.
+def embed(run: Run, model: Model, mark: Mark, letter: Letter | Addresses, content: bytes | str) -> Embedded:
+    """The table of a marked copy of a run, after what it carries was read from its renders. The run keeps the mark.
 
     Args:
         content: a message of a letter, or a recipient of addresses.
 
-    Raises StegoError where it cannot be read back; nothing is written then.
+    Raises StegoError where it cannot be read back; nothing is kept then.
     """
     with moved(model, mark, letter, content):
         pictures = _pictures(model, mark.views, mark.terms.background)
@@ -127,8 +129,7 @@ def embed(
         )
     if not has_mark(run):
         write_mark(run, mark)
-    made = write_copy(run, {"table": table}, out, command)
-    return Embedded(made, mark, n_read, len(pictures))
+    return Embedded(table, n_read, len(pictures))
 
 
 def with_mark(run: Run, scene: Scene) -> Scene:
@@ -161,7 +162,7 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     views = unseen[:: -(-len(unseen) // _VIEWS)]
     cameras = replace(scene.cameras[views], distortion=torch.zeros(len(views), 8), lens="pinhole")
     cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
-    terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None)
+    terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None, profile if target is None else None)
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
     mark = _as_strong(model, mark, target_of(profile, photographed) if target is None else target)

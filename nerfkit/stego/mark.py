@@ -49,6 +49,8 @@ class Terms:
     """Of the worst of these views."""
     photo_loss: float | None
     """What the mark costs of the PSNR against held-out photographs, dB; None where none are held out."""
+    profile: str | None = None
+    """By which its strength was chosen; None where that was told, or before it was kept."""
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,7 @@ def test_what_cannot_be_marked_is_one_sentence(
         ["--message", "0x12"],
         ["--message", "ok", "--bits", "64"],
         ["--message", "ok", "--target-psnr", "30"],
+        ["--message", "ok", "--profile", "invisible"],
         ["--message", "ok", "--to", "Ada"],
         ["--to", " "],
         [],
@@ -341,6 +342,13 @@ def test_every_copy_is_recorded(
     code, _, err = call(capsys, "embed", tmp_path / "run", "--key", signed.key, "--to", "Eve", "-o", tmp_path / "no")
     assert (code, err.count("\n")) == (2, 1) and "not written to its end" in err
     assert not (tmp_path / "no").exists() and record.read_bytes() == data[:-9]
+    record.write_bytes(data)
+    lock = next(path for path in given[0].iterdir() if path.name.endswith(".lock")).name
+    (tmp_path / "run" / lock).unlink()
+    (tmp_path / "run" / lock).mkdir()  # it can be read, but not written to
+    code, _, err = call(capsys, "embed", tmp_path / "run", "--key", signed.key, "--to", "Eve", "-o", tmp_path / "no")
+    assert code != 0 and lock in err
+    assert not (tmp_path / "no").exists(), "a copy that no line knows"
 
 
 def test_a_picture_gets_a_manifest_of_its_message(
@@ -383,6 +391,9 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
 
     assert call(capsys, *words, *suspect)[0] == 0
     assert (run / "mark" / "bench.jsonl").read_text() == text, "what stands there is not done again"
+    assert call(capsys, *words, *suspect[:-1], "mine")[0] == 0
+    (other,) = map(json.loads, (run / "mark" / "bench.jsonl").read_text()[len(text) :].splitlines())
+    assert other["exact_1"] == [0, 1] and not other["inspected"], "another message is another question"
     files = [path.relative_to(signed.run) for path in signed.run.rglob("*") if path.is_file()]
     assert all((run / name).read_bytes() == (signed.run / name).read_bytes() for name in files)
 
