@@ -68,7 +68,7 @@ def show(arguments: Extract, key: Key, out: Path) -> bool:
     if not each:
         raise StegoError(f"{run.path}: keeps nothing that this key has hidden; nerfkit embed --hide does")
     names, pictures = zip(*pictures_of(list(arguments.pictures)), strict=True)
-    keeping, found = max(((one, one.read(list(pictures))) for one in each), key=lambda pair: pair[1].agreeing)
+    keeping, found = max(((one, one.read(list(pictures))) for one in each), key=lambda pair: pair[1].sure)
     if found.found:
         contents = keeping.payload.contents(found.drawn)
         with file_aside(out) as aside:

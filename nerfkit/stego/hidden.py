@@ -56,6 +56,8 @@ class Decoded:
 
     agreeing: int
     """Of `N_SIGNS` signs."""
+    sure: float
+    """How much the signs agree, -1 to 1."""
     each: list[int]
     """Signs of each picture that agree."""
     drawn: Float[np.ndarray, "s s 3"]
@@ -83,7 +85,8 @@ class Keeping:
             fused = said.mean(0)
             drawn = self.decoder.drawn(fused[None])[0].permute(1, 2, 0).numpy()
         each = [int((self.word * one > 0).sum()) for one in said]
-        return Decoded(int((self.word * fused > 0).sum()), each, drawn)
+        right = self.word * fused
+        return Decoded(int((right > 0).sum()), float(right.mean()), each, drawn)
 
 
 def target_of(profile: str, photographed: float | None) -> float:
@@ -91,12 +94,12 @@ def target_of(profile: str, photographed: float | None) -> float:
     return embed.target_of(profile, photographed) + (0.0 if photographed is None else _NEARER)
 
 
-def words_of(secret: Secret, n: int) -> list[Float[Tensor, " 32"]]:
-    """n words of signs, and that of unmarked renders, in half of whose signs the first one differs from it."""
-    signs = [torch.from_numpy(2.0 * secret.bits(f"signs {i}", N_SIGNS) - 1.0).float() for i in range(n)]
-    unmarked = signs[0].clone()
-    unmarked[torch.from_numpy(secret.order("signs of unmarked renders", N_SIGNS)[: N_SIGNS // 2].copy())] *= -1
-    return [*signs, unmarked]
+def words_of(secret: Secret, what: str) -> tuple[Float[Tensor, " 32"], Float[Tensor, " 32"]]:
+    """The word of what is hidden, by its digest, and that of unmarked renders, which differs in half of its signs."""
+    word = torch.from_numpy(2.0 * secret.bits(f"signs of {what}", N_SIGNS) - 1.0).float()
+    unmarked = word.clone()
+    unmarked[torch.from_numpy(secret.order(f"other signs of {what}", N_SIGNS)[: N_SIGNS // 2].copy())] *= -1
+    return word, unmarked
 
 
 @dataclass(frozen=True)
@@ -115,14 +118,18 @@ class Cost:
 
 
 def taught(
-    model: Model, scene: Scene, payload: Payload, secret: Secret, target: float, plan: Plan
+    model: Model, scene: Scene, payload: Payload, secret: Secret, target: float, plan: Plan, number: int = 0
 ) -> Generator[tuple[int, int], None, Keeping]:
-    """Hide a payload in a model, in place: the decoder that has learnt to see it. Yields steps taken and in all."""
-    word, unmarked = words_of(secret, 1)
+    """Hide a payload in a model, in place: the decoder that has learnt to see it. Yields steps taken and in all.
+
+    It is the ``number``-th of its key, counted from 0: copies that began with the same step look alike to the decoders
+    of both.
+    """
+    word, unmarked = words_of(secret, payload.digest)
     views, behind = views_between(scene, _N_VIEWS, (SIDE, SIDE), 1), backdrop(scene)
     copy = Copy(model, views, behind, word, unmarked, target, plan.alpha)
     decoder, total = Decoder(), plan.telling + plan.together + plan.drawing
-    for step, _ in hide([copy], decoder, plan):
+    for step, _ in hide([copy], decoder, plan, number):
         yield step, total
     wanted = torch.from_numpy(payload.picture).permute(2, 0, 1)
     lesson = Lesson(copy, wanted, views_between(scene, plan.finished_on, plan.size, 2), *_photographs(scene, plan))
@@ -146,7 +153,7 @@ def put(
         return [picture_of(model, looked_at, view, behind) for view in range(N_CHECKED)]
 
     plain, before = pictures(), against_photographs(model, scene, behind)
-    keeping = yield from taught(model, scene, payload, secret, target, plan)
+    keeping = yield from taught(model, scene, payload, secret, target, plan, len(kept(run, model, key)))
     marked, after = pictures(), against_photographs(model, scene, behind)
     alone = [keeping.read([one]) for one in marked]
     n_read = sum(one.found for one in alone)

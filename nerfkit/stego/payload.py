@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from nerfkit.provenance import digest
 from nerfkit.stego.code import Code
 from nerfkit.stego.decoder import SIDE
 from nerfkit.stego.keys import StegoError
@@ -52,6 +53,11 @@ class Payload:
         if not 0 < len(data) <= MOST_BYTES:
             raise StegoError(f"{path}: is of {len(data)} bytes, of which 1 to {MOST_BYTES} can be hidden")
         return cls(path.name, _blocks(data), 0.0)
+
+    @property
+    def digest(self) -> str:
+        """Of what is drawn."""
+        return digest(self.picture.tobytes())
 
     def contents(self, drawn: Float[np.ndarray, "s s 3"]) -> bytes:
         """The file that a drawn picture shows: a PNG of a picture. Raises StegoError where a file cannot be mended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from nerfkit.stego.attacks import attacked
 from nerfkit.stego.copies import Copy
 from nerfkit.stego.cost import Picture, picture_of, psnr
 from nerfkit.stego.decoder import N_SIGNS, SIDE, Decoder, as_seen
-from nerfkit.stego.hidden import kept, words_of
+from nerfkit.stego.hidden import kept, put, words_of
 from nerfkit.stego.keys import Key
 from nerfkit.stego.payload import Payload
 from nerfkit.stego.record import FILE, opened, read_record
@@ -48,15 +49,36 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def small_copy(model: Model, run: Run, **settings: float) -> Copy:
     scene = scene_of(run, None)
-    word, unmarked = words_of(KEY.of_scene("ball"), 1)
+    word, unmarked = words_of(KEY.of_scene("ball"), "a logo")
     return Copy(model, views_between(scene, 2, (SIDE, SIDE), 0), backdrop(scene), word, unmarked, 35.0, **settings)
 
 
 def test_words_differ_in_half_of_the_signs_from_that_of_unmarked_renders() -> None:
     for seed in range(8):
-        first, second, unmarked = words_of(Key(bytes([seed]) * 32).of_scene("ball"), 2)
+        (first, unmarked), (second, _) = (words_of(Key(bytes([seed]) * 32).of_scene("ball"), what) for what in "ab")
         assert int((first != unmarked).sum()) == N_SIGNS // 2
         assert 4 < int((first != second).sum()) < N_SIGNS - 4
+
+
+def test_two_payloads_of_one_key_are_two_words_and_two_first_steps(
+    ball: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def caught(copies: list[Copy], decoder: Decoder, plan: stage.Plan, seed: int) -> Iterator[tuple[int, int]]:
+        begun.append((copies[0].word, seed))
+        raise StopIteration  # what is hidden is decided by now
+
+    monkeypatch.setattr("nerfkit.stego.hidden.hide", caught)
+    model, scene = load_model(ball), scene_of(ball, None)
+    for shade, n_before in ((0, 0), (255, 1), (0, 2)):
+        monkeypatch.setattr("nerfkit.stego.hidden.kept", lambda *_, n=n_before: [None] * n)
+        Image.new("RGB", (64, 64), (shade, 90, 9)).save(tmp_path / "logo.png")
+        with pytest.raises(RuntimeError):
+            next(put(ball, model, scene, Payload.of(tmp_path / "logo.png"), KEY, 40.0, SHORT))
+    (one, first), (other, second), (again, third) = begun
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert len({first, second, third}) == 3
 
 
 def test_the_gradient_of_a_move_is_what_a_small_step_changes(ball: Run) -> None:
