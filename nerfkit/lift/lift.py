@@ -41,8 +41,8 @@ def begin(
     aside = out.with_name(f".{out.name}.{SCENE}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        side = min(max(photo.rgba.shape[0], sizes.photo[0]), sizes.photo[1])
-        write_scene(aside, photo.scaled(side), lifted.volume, sizes.asked, list(given))
+        others = [replace(one, framing=one.framing.scaled(_within(one.framing, sizes))) for one in given]
+        write_scene(aside, photo.scaled(_within(photo, sizes)), lifted.volume, sizes.asked, others)
         scene = load_scene(aside, config.data)
         splits = {name: [scene.image_names[view] for view in views] for name, views in scene.splits.items()}
         frame = scene.frame.to_dict()

@@ -197,6 +197,16 @@ def test_given_pictures_stand_where_they_were_taken(tmp_path, weights):
     assert np.array_equal(scene.images[other], back.scaled(scene.images[other].shape[0]).rgba)
 
 
+def test_a_large_given_picture_does_not_drown_the_photo(tmp_path, weights):
+    rgb, inside = ball()
+    photo = framed(rgb, 255 * inside.astype(np.uint8))
+    large = photo.scaled(1500)
+    made, sizes = understood(load_prior(weights), photo), Sizes()
+    _, scene = begin(photo, made, [Given(large, 180.0), Given(large, 90.0)], sizes, CONFIG, tmp_path / "run", ["x"])
+    sides = {name: image.shape[0] for name, image in zip(scene.image_names, scene.images, strict=True)}
+    assert sides["given_0.png"] == sides["given_1.png"] == sizes.photo[1]
+
+
 @pytest.mark.parametrize("config", [CONFIG, load_preset(Path(__file__).parents[2] / "configs" / "lift.toml")])
 def test_the_grid_begins_where_the_prior_sees_something(tmp_path, weights, config):
     rgb, inside = ball()
