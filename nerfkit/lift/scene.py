@@ -2,7 +2,7 @@
 
 It is a folder like any other, in the manner of Blender's synthetic scenes, so that whatever learns from photographs
 learns from it: `fit`, `prune`, `compress`. What the prior thinks is blurred, and its views are small, so that the photo
-has at least a quarter of all pixels.
+has at least a quarter of all pixels, where no others are given.
 """
 
 from __future__ import annotations

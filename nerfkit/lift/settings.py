@@ -21,7 +21,7 @@ RANKING, GUIDANCE, ALIKE = 0.05, 1e-4, 50.0
 class Sizes:
     """Pixels a side."""
 
-    photo: tuple[int, int] = (256, 512)
-    """As which the picture is learnt, at least and at most: a quarter to two thirds of all pixels are its own."""
+    photo: tuple[int, int] = (256, 768)
+    """As which the picture is learnt, at least and at most: a quarter to four fifths of all pixels are its own."""
     asked: int = 64
     """Of what the prior is asked for."""

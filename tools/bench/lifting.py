@@ -61,6 +61,7 @@ PARTS = {
     "no distortion": Part(train={"distortion": 0.0}),
     "photo at 128": Part(sizes=Sizes(photo=(128, 128))),
     "photo at 512": Part(sizes=Sizes(photo=(512, 512))),
+    "photo at 768": Part(sizes=Sizes(photo=(768, 768))),
     "views at 96": Part(sizes=Sizes(asked=96)),
     "coarser field": Part(field={"log2_table_size": 15, "finest_resolution": 256}),
     "ranking of depths": Part(terms=_depth("ranking", 0.05)),

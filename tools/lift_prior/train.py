@@ -38,7 +38,7 @@ _WARM, _AVERAGE, _CLIP = 200, 0.99, 1.0
 _VALIDATED = 300.0
 """Seconds between looks at the validation set."""
 _SHARES = {"train": 0.6, "drawn": 0.4}
-_WHOLE, _WHOLE_SAMPLES, _WHOLE_WEIGHT = 4, 48, 0.2
+_WHOLE, _WHOLE_SAMPLES, _WHOLE_WEIGHT = 4, 48, 0.3
 """Objects of a step of which a whole view is looked at, samples of its rays, what that counts beside pixels."""
 _IN_FRONT = 0.5
 """Share of pictures that are chosen among those from in front."""
@@ -190,7 +190,7 @@ def loss_of(
         "distance": 0.1 * far.sum() / known.sum().clamp(min=1),
         "depth": 0.2 * flat.sum() / there.sum().clamp(min=1),
         "normals": 0.02 * turned.sum() / there.sum().clamp(min=1),
-        "camera": 0.2 * (lifted.camera - camera[:, :2]).square().mean(),
+        "camera": 0.1 * (lifted.camera - camera[:, :2]).abs().mean(),
     }
     if eye is not None:
         parts["look"] = _WHOLE_WEIGHT * unlike_views(eye, lifted.volume, stacked("other"), stacked("view"))
