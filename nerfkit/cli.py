@@ -30,8 +30,22 @@ def main(words: list[str] | None = None) -> int:
     Of several processes the first speaks for all; of others only an error is heard that it does not tell itself.
     """
     words = sys.argv[1:] if words is None else words
-    if place().is_first:
+    if place().size == 1:
         return _main(words)
+    try:
+        code = _main(words) if place().is_first else _unheard(words)
+    except SystemExit as leave:
+        code = leave.code
+    if code:
+        # Who leaves others by an error takes no leave of them, and the threads that talk to them would abort the process
+        # now and then when it is taken down in order.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    return 0
+
+
+def _unheard(words: list[str]) -> int:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return _main(words)
 

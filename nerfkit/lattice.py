@@ -41,11 +41,11 @@ REFINEMENTS = 3
 CLAMP = 3.0
 """Log densities farther than this from the threshold count as that far: a sudden face is put into the middle of the
 cell that it lies in, a gradual one where it is."""
-DEPTH_TOLERANCE = 0.02
-"""Distance, as a share of the lattice's longest side, from which on two surfaces have nothing in common."""
+DEPTH_TOLERANCE, LOOSEST = 0.02, 0.08
+"""Distance, as a share of the lattice's longest side, from which on two surfaces have nothing in common: in what is
+sharp, and in the thickest fog."""
 SPREADS = 3.0
-"""The same in standard deviations of the places where a ray ends, for fog that is thicker than that: it has no depth
-that a surface could be nearer to."""
+"""The same in standard deviations of the places where a ray ends: fog has no depth that a surface could be nearer."""
 _CHUNK, _BATCH = 16384, 1 << 19
 """Positions that one task evaluates, and those between two signs of progress."""
 _RAY_CHUNK = 2048
@@ -80,6 +80,12 @@ class Lattice:
     def side(self) -> float:
         """The longest side of the whole, model units."""
         return self.cell * (max(self.values.shape) - 1)
+
+    def has_surface(self, threshold: float) -> bool:
+        """Whether the surface at a density has an inside, and an outside that reaches the border."""
+        faces = [self.values.select(axis, end) for axis in range(3) for end in (0, -1)]
+        level = math.log(threshold)
+        return min(float(face.min()) for face in faces) < level < float(self.values.max())
 
     def about(self, threshold: float) -> Lattice:
         """Log densities less that of a threshold, within +-`CLAMP`: the surface is where they pass zero."""
@@ -255,7 +261,7 @@ def _look(lattice: Lattice, model: Model, rays: Rays) -> _Looks:
 
 
 def _compare(looks: _Looks, lattice: Lattice, threshold: float, scale: float) -> Agreement:
-    """How well the surface at one density agrees with the field."""
+    """How well the surface at one density agrees with the field: not at all where there is none."""
     surface, n = lattice.about(threshold), len(looks.t)
 
     def part(begin: int) -> Tensor:
@@ -267,8 +273,9 @@ def _compare(looks: _Looks, lattice: Lattice, threshold: float, scale: float) ->
     hit, solid = first.isfinite(), looks.opacity > SOLID
     both, either = hit & solid, int((hit | solid).sum())
     error = (first - looks.distance)[both].abs()
-    tolerance = (SPREADS * looks.spread[both]).clamp(min=DEPTH_TOLERANCE * lattice.side)
+    tolerance = (SPREADS * looks.spread[both]).clamp(DEPTH_TOLERANCE * lattice.side, LOOSEST * lattice.side)
     score = float((1 - error / tolerance).clamp(min=0).sum()) / max(either, 1)
+    score *= lattice.has_surface(threshold)
     median = float(error.median()) / scale if len(error) else math.inf
     return Agreement(threshold, int(both.sum()) / max(either, 1), median, score)
 
@@ -283,7 +290,7 @@ def find_threshold(lattice: Lattice, model: Model, cameras: Cameras, threshold: 
         sum over H and O of max(0, 1 - |t - distance| / tolerance)  /  |H or O|
 
     an intersection over union of silhouettes in which a ray that both hit counts the less, the farther apart both
-    surfaces are, and nothing at `DEPTH_TOLERANCE`, or in thick fog at `SPREADS`. Silhouettes alone hardly tell one
+    surfaces are, and nothing at `DEPTH_TOLERANCE`, in fog at `SPREADS`. Silhouettes alone hardly tell one
     threshold from another on thick things, and depths alone ignore what is missing.
 
     Args:
