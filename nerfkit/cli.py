@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
     except SystemExit as leave:
         code = leave.code
     if code:
-        # Who leaves others by an error takes no leave of them, and the threads that talk to them would abort the process
+        # Who leaves others by an error takes no leave of them, and the threads that talk to them abort the process
         # now and then when it is taken down in order.
         sys.stdout.flush()
         sys.stderr.flush()
