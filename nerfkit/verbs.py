@@ -199,8 +199,9 @@ def compress(words: list[str]) -> int:
             say("stopped; nothing was written")
             return INTERRUPTED
         write_packed(out, compression.file())
-        forget_scores(open_packed(out))  # of what had this name before
-        for name, length in open_packed(out).section_bytes().items():
+        made = open_packed(out)
+        forget_scores(made)  # of what had this name before
+        for name, length in made.section_bytes().items():
             say(f"{name:10} {length:>9,} bytes")
         say(f"{out.stat().st_size:,} bytes in all; score it with: nerfkit eval {out} --scene SCENE")
         print(out)

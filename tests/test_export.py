@@ -228,6 +228,9 @@ class TestMesh:
         lattice = evaluate_lattice(model, RESOLUTION)
         assert not lattice.has_surface(5.0) and lattice.has_surface(float(lattice.values.max().exp()) * 0.999)
         assert lattice.has_surface(find_threshold(lattice, model, cameras).threshold)
+        fuller = model_of(Fog(lambda positions: ball(positions) - 0.9, 20.0))
+        with pytest.raises(ExportError, match="no density that the field reaches agrees"):
+            find_threshold(evaluate_lattice(fuller, RESOLUTION), fuller, cameras)
 
     def test_an_outer_box_is_taken_along_if_asked(self, cameras: Cameras) -> None:
         pytest.importorskip("skimage")

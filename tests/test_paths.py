@@ -104,9 +104,8 @@ def test_nerfstudio_paths_and_transforms_are_paths_too(tmp_path: Path):
     assert torch.allclose(cameras.c2w, ball_cameras(3).c2w, atol=1e-6)
     file.write_text(json.dumps({"camera_angle_x": 0.8, "frames": frames, "fps": None}))
     cameras, fps = read_path(file, (64, 48))
-    assert (
-        fps == 24 and cameras.width.tolist() == [64] * 3 and torch.allclose(cameras.c2w, ball_cameras(3).c2w, atol=1e-6)
-    )
+    assert fps == 24 and cameras.width.tolist() == [64] * 3
+    assert torch.allclose(cameras.c2w, ball_cameras(3).c2w, atol=1e-6)
 
 
 @pytest.mark.parametrize(

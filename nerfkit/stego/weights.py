@@ -167,6 +167,6 @@ def _off(
     there, here = original[whole].double(), suspect[whole].double()
     mixed = torch.linalg.pinv(there.T @ there) @ (there.T @ here)
     # What says nothing may be as large as numbers go: what is left of it must not be infinite times nothing.
-    off = (suspect.where(said, torch.zeros(())) @ torch.linalg.pinv(mixed).float() - original) * said
+    off = (suspect.masked_fill(~said, 0.0) @ torch.linalg.pinv(mixed).float() - original) * said
     weight = far.square() * said
     return off / ((weight * off.square()).sum() / weight.sum().clamp_min(1e-30)).clamp_min(1e-30)
