@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -310,17 +310,21 @@ def _read(
     if not paths:
         raise StegoError("no picture to read")
     key, model, mark = _owned(folder, key_file, rate)
-    from nerfkit.stego.extract import extract as read
-    from nerfkit.stego.extract import hear
+    from nerfkit.stego.extract import look_for
     from nerfkit.stego.pictures import pictures_of
     from nerfkit.stego.record import recipients_of
 
     message = None if expected is None else message_of(expected, mark.terms.n_bits)
-    names, heard = [], []
-    for name, picture in pictures_of(list(paths)):
-        names.append(name)
-        heard.append(hear(model, mark, picture))
-    return mark, names, read(mark, key, heard, rate, message, recipients_of(lines, key, mark.terms.scene))
+    names = []
+
+    def pictures() -> Iterator[Picture]:
+        names.clear()
+        for name, picture in pictures_of(list(paths)):
+            names.append(name)
+            yield picture
+
+    found = look_for(model, mark, key, pictures, rate, message, recipients_of(lines, key, mark.terms.scene))
+    return mark, names, found
 
 
 def _pictures(names: list[str], found: Found, mark: Mark) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.kernels.contraction import contract
+from nerfkit.kernels.launch import parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.render import Model, render_in_stages, render_rays
 from nerfkit.stego.keys import Secret, StegoError
@@ -45,6 +46,8 @@ _FEW = 2048
 """Rays of the calibration that are looked at together: stage by stage, all samples before a surface are held."""
 ROOM = 1 << 17
 """Samples of the rays that are heard together; always room for as many, as memory of each size is kept."""
+_TOGETHER = 8
+"""Parts of rays whose gradients are held before they are added up."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,17 @@ def gradient_of(
     model: Model, rays: Rays, upstream: Float[Tensor, "n 3"], counts: Int[Tensor, " n"]
 ) -> Float[Tensor, "entries features"]:
     """The table's gradient of <upstream, colours of the rays> (model coordinates), which reach ``counts`` samples."""
-    table = model.field.table
-    total = torch.zeros_like(table)
-    for part in in_parts(counts):
-        some = rays[part]
+    field, table, parts = model.field, model.field.table, in_parts(counts)
+
+    def hear(part: Int[Tensor, " part"]) -> None:
         zero, half = torch.zeros(len(part), 3, device=model.device), torch.full((len(part),), 0.5, device=model.device)
-        table.grad = total  # each backward pass adds to it
-        seen = render_rays(model.field, model.sampler, some, zero, half, capacity=ROOM)
-        (seen.rgb * upstream[part]).sum().backward()
+        seen = render_rays(field, model.sampler, rays[part], zero, half, capacity=ROOM)
+        torch.autograd.grad((seen.rgb * upstream[part]).sum(), [table], allow_unused=True)
+
+    total = table.grad = torch.zeros_like(table)  # each backward pass adds to it
+    for first in range(0, len(parts), _TOGETHER):
+        parallel(hear, parts[first : first + _TOGETHER], model.device)
+        field.grid.collect(table)
     table.grad = None
     return total
 

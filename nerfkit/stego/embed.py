@@ -22,6 +22,7 @@ from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
 from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, write_mark
 from nerfkit.stego.message import FORMATS, Letter
+from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.recipients import Addresses
 from nerfkit.stego.weights import moves, swings
 
@@ -119,9 +120,10 @@ def embed(run: Run, model: Model, mark: Mark, letter: Letter | Addresses, conten
     with moved(model, mark, letter, content):
         pictures = _pictures(model, mark.views, mark.terms.background)
         table = model.field.table.detach().cpu().clone()
+    rate = RATE / N_LOOKS
     heard = [one for one in (hear(model, mark, picture) for picture in pictures) if one is not None]
-    n_read = sum(letter.tells(fused(mark, letter, [one]), content, RATE) for one in heard)
-    if not heard or not letter.tells(fused(mark, letter, heard), content, RATE):
+    n_read = sum(letter.tells(fused(mark, letter, [one]), content, rate) for one in heard)
+    if not heard or not letter.tells(fused(mark, letter, heard), content, rate):
         raise StegoError(
             f"{run.path}: at {mark.terms.psnr:.1f} dB the mark does not read back from {len(pictures)} renders, "
             f"{len(heard)} of which are found in the scene; nothing was written, try --target-psnr "

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nerfkit.cameras import Cameras
+from nerfkit.kernels.launch import parallel
 from nerfkit.render import Model, render_image
 from nerfkit.stego.pinhole import Projective, fitted
 
@@ -35,6 +36,8 @@ _ASKING, _NEAREST = 128, 12
 _LIKE = 0.7
 """Cosine of descriptors that may be of the same place."""
 _N_LIKE = 8
+_PART = 250
+"""Features that one processor compares."""
 _SAME = 0.02
 """Places that are nearer than this, as a share of the scene's size, are the same."""
 _AMONG, _BATCH = (20, 40, 80, 160, 320, 640, 60, 120), 300
@@ -49,8 +52,8 @@ _LONG = 3000
 """How often three are picked where the lens is taken as known, at most."""
 _LEAST = 12
 """Matches that have to agree on a camera. Of wrong ones, seven hardly ever agree."""
-_PLENTY = 30
-"""Matches with which a camera need not be compared with others."""
+_PLENTY, _MANY = 30, 150
+"""Matches with which a camera need not be compared with those of any lens, or with any others."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,17 @@ class _Matches:
             camera = fitted(camera, self.points[seen, which[seen]], self.pixels[seen])
         return camera, int(seen.sum())
 
+    def best(self, cameras: Iterator[Projective]) -> tuple[Projective | None, int]:
+        """Of these cameras the one that sees most features where they are, and how many these are."""
+        best, most = None, 0
+        for guess in cameras:
+            camera, agreeing = self.with_more(guess)
+            if agreeing > most:
+                best, most = camera, agreeing
+            if most >= _MANY:
+                break
+        return best, most
+
 
 @dataclass(frozen=True)
 class Landmarks:
@@ -106,7 +120,9 @@ class Landmarks:
         if min(len(pixels), len(self.points)) < _LEAST:
             return
         near = self._near(torch.from_numpy(found))
-        likeness, like = (torch.from_numpy(found) @ self._directions[near].T).topk(min(_N_LIKE, len(near)), 1)
+        among, k = self._directions[near].T, min(_N_LIKE, len(near))
+        parts = parallel(lambda some: (some @ among).topk(k, 1), torch.from_numpy(found).split(_PART), among.device)
+        likeness, like = (torch.cat(each) for each in zip(*parts, strict=True))
         matches = _Matches(pixels, self.points[near[like].numpy()].astype(np.float64), likeness.numpy())
         order = np.argsort(matches.doubt(_SAME * self._size), kind="stable")
         for camera in self._searched(matches, order, size):
@@ -114,7 +130,9 @@ class Landmarks:
 
     def _near(self, found: Float[Tensor, "m 128"]) -> Int[Tensor, " k"]:
         """Landmarks of the renders that look like a picture: those that hold what is likest to some of its features."""
-        likeness, which = (found[:: -(-len(found) // _ASKING)] @ self._directions.T).max(1)
+        asking = found[:: -(-len(found) // _ASKING)].split(_ASKING // 4)
+        parts = parallel(lambda some: (some @ self._directions.T).max(1), asking, found.device)
+        likeness, which = (torch.cat(each) for each in zip(*parts, strict=True))
         views = torch.from_numpy(self.views).long()
         votes = torch.zeros(int(views.max()) + 1).index_add_(0, views[which], (8.0 * (likeness - 1.0)).exp())
         likest = torch.zeros(len(votes), dtype=torch.bool)
@@ -126,29 +144,27 @@ class Landmarks:
         chance = np.random.default_rng(0)
         for n in _AMONG:
             points, seen = matches.points[order[:n], 0], matches.pixels[order[:n]]
-            better = [matches.with_more(camera) for camera in self._by_known_lens(points, seen, size)]
-            if not better or max(better, key=lambda one: one[1])[1] < _PLENTY:
-                better += [matches.with_more(camera) for camera in _by_any_lens(points, seen, chance)]
-            better = [one for one in better if one[1] >= _LEAST]
-            if better:
-                yield max(better, key=lambda one: one[1])[0]
+            best, agreeing = matches.best(self._by_known_lens(points, seen, size))
+            if agreeing < _PLENTY:
+                more = matches.best(_by_any_lens(points, seen, chance))
+                best, agreeing = max((best, agreeing), more, key=lambda one: one[1])
+            if best is not None and agreeing >= _LEAST:
+                yield best
 
     def _by_known_lens(
         self, points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], size: tuple[int, int]
-    ) -> list[Projective]:
+    ) -> Iterator[Projective]:
         """Cameras on which most matches agree if the picture is whole, or a part that is not seen very aslant.
 
         Three points tell them, of a plane, too. What was cut off makes the lens seem longer.
         """
-        found = []
         settings = {"iterationsCount": _LONG, "reprojectionError": 2 * _TOLERANCE, "flags": cv2.SOLVEPNP_AP3P}
         for longer in _LONGER:
             focal = longer * self.focal * max(size)
             inner = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
             good, turn, place, agreeing = cv2.solvePnPRansac(points, pixels, inner, None, **settings)
             if good and agreeing is not None and len(agreeing) >= _PROMISING:
-                found.append(Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1)))
-        return found
+                yield Projective(inner @ np.concatenate([cv2.Rodrigues(turn)[0], place], 1))
 
     @cached_property
     def _directions(self) -> Float[Tensor, "n 128"]:
@@ -202,7 +218,7 @@ def _unit(descriptors: np.ndarray) -> Float[np.ndarray, "n 128"]:
 
 def _by_any_lens(
     points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], chance: np.random.Generator
-) -> list[Projective]:
+) -> Iterator[Projective]:
     """Cameras on which most matches agree, by six of them each, whatever was done to the picture."""
     picks = np.argsort(chance.random((_BATCH, len(points))), 1)[:, :6]
     matrices = _direct(points[picks], pixels[picks])
@@ -211,7 +227,7 @@ def _by_any_lens(
     aside = np.linalg.norm(seen[..., :2] / np.where(depth > 0, depth, np.inf)[..., None] - pixels, axis=2)
     agreeing = ((depth > 0) & (aside < _TOLERANCE)).sum(1)
     best = np.argsort(-agreeing, kind="stable")[:_TRIED]
-    return [Projective(matrices[i]) for i in best if agreeing[i] >= _PROMISING]
+    yield from (Projective(matrices[i]) for i in best if agreeing[i] >= _PROMISING)
 
 
 def _direct(points: Float[np.ndarray, "b n 3"], pixels: Float[np.ndarray, "b n 2"]) -> Float[np.ndarray, "b 3 4"]:

@@ -22,11 +22,12 @@ from torch import Tensor
 from nerfkit.assess import truth
 from nerfkit.stego.attacks import Picture
 from nerfkit.stego.cost import as_bytes
-from nerfkit.stego.extract import RATE, VERIFY_RATE, fused
+from nerfkit.stego.extract import VERIFY_RATE, fused
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, attack_one, key, strength
+from nerfkit.stego.protocol import Bench, Missing, Plan, Row, attack_one, counted, key, strength
+from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.views import views_between
 
 _KEYS = 4096
@@ -83,8 +84,7 @@ def wrong_keys(mark: Mark, heard: Sequence[Float[Tensor, " n"]], n_read: int, n_
         letter = Letter(Key(chance.bytes(32)).of_scene(mark.terms.scene), form)
         values[i] = fused(mark, letter, [heard[i % len(heard)]])
         agreeing[i] = letter.verify(values[i], message)[0]
-        reading = letter.read(values[i])
-        accepted += reading is not None and reading.p_value <= RATE
+        accepted += counted(letter.read(values[i]), N_LOOKS) is not None
     if not heard:
         return {"found": 0}
     halves = agreeing_halves(values, mark, message, n_halves, chance)
@@ -122,7 +122,7 @@ def uniformity(agreeing: Int[np.ndarray, " n"], n_bits: int, chance: np.random.G
 
 def least_agreeing(n_bits: int) -> int:
     """Bits that must agree with a message before `verify` says that it is there."""
-    return next(k for k in range(n_bits + 1) if chance_of_agreement(n_bits, k) <= VERIFY_RATE)
+    return next(k for k in range(n_bits + 1) if chance_of_agreement(n_bits, k) <= VERIFY_RATE / N_LOOKS)
 
 
 def _unseen(bench: Bench, n: int, plan: Plan) -> list[Picture]:

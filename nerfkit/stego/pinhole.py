@@ -53,9 +53,7 @@ class Projective:
     @classmethod
     def of(cls, numbers: Float[np.ndarray, " 10"]) -> Projective:
         """The pinhole K [R | t] of ten numbers."""
-        focal, ratio, cx, cy = numbers[:4]
-        inner = np.array([[np.exp(focal), 0.0, cx], [0.0, np.exp(focal + ratio), cy], [0.0, 0.0, 1.0]])
-        return cls(inner @ np.concatenate([cv2.Rodrigues(numbers[4:7])[0], numbers[7:, None]], 1))
+        return cls(_inner(numbers) @ np.concatenate([cv2.Rodrigues(numbers[4:7])[0], numbers[7:, None]], 1))
 
     def numbers(self) -> Float[np.ndarray, " 10"]:
         """The inverse of `of`, of the nearest matrix that is a pinhole's: what is skewed is made straight."""
@@ -72,13 +70,24 @@ class Projective:
 
 def slopes(numbers: Float[np.ndarray, " 10"], points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2 10"]:
     """How fast pixels of points move as each number of a pinhole does."""
-    matrix = Projective.of(numbers).matrix
-    at, depth = Projective(matrix).project(points)
+    turn, by_turn = cv2.Rodrigues(numbers[4:7])
+    outer, inner = np.concatenate([turn, numbers[7:, None]], 1), _inner(numbers)
+    at, depth = Projective(inner @ outer).project(points)
     x = np.concatenate([points, np.ones_like(points[:, :1])], 1) / np.where(depth == 0.0, 1e-12, depth)[:, None]
-    tiny = 1e-6 * np.maximum(np.abs(numbers), 1e-2)
-    by_number = np.stack([(Projective.of(numbers + d).matrix - matrix) / d.sum() for d in np.diag(tiny)], 2)
-    moved = np.stack([x @ row for row in by_number], 1)
+    by_number = np.zeros((10, 3, 4))
+    by_number[0, :2] = inner[[0, 1], [0, 1], None] * outer[:2]
+    by_number[1, 1] = inner[1, 1] * outer[1]
+    by_number[2, 0] = by_number[3, 1] = outer[2]
+    by_number[4:7, :, :3] = inner @ by_turn.reshape(3, 3, 3)
+    by_number[7:, :, 3] = inner.T
+    moved = np.einsum("nj,kij->nik", x, by_number)
     return moved[:, :2] - at[:, :, None] * moved[:, 2:]
+
+
+def _inner(numbers: Float[np.ndarray, " 10"]) -> Float[np.ndarray, "3 3"]:
+    """K of the ten numbers."""
+    focal, ratio, cx, cy = numbers[:4]
+    return np.array([[np.exp(focal), 0.0, cx], [0.0, np.exp(focal + ratio), cy], [0.0, 0.0, 1.0]])
 
 
 def fitted(camera: Projective, points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"]) -> Projective:

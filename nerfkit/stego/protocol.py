@@ -30,6 +30,7 @@ from nerfkit.stego.extract import RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading
+from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.views import views_between
 from nerfkit.stego.weights import compared, told
 
@@ -159,7 +160,7 @@ class Bench:
 
     def reads(self, heard: Sequence[Float[Tensor, " n"]], letter: Letter) -> bytes | None:
         """The message of pictures, together, if one counts as found."""
-        return counted(letter.read(fused(self.mark, letter, list(heard)))) if heard else None
+        return counted(letter.read(fused(self.mark, letter, list(heard))), N_LOOKS) if heard else None
 
     def inspects(self, suspect: Float[Tensor, "entries features"], letter: Letter) -> bytes | None:
         """The message of a table's numbers, if one counts as found. The model is to be unmarked meanwhile."""
@@ -169,9 +170,9 @@ class Bench:
         return counted(letter.read(each["carriers"] + each["numbers"]))
 
 
-def counted(reading: Reading | None) -> bytes | None:
-    """The message of a reading, if it counts as found."""
-    return None if reading is None or reading.p_value > RATE else reading.message
+def counted(reading: Reading | None, looks: int = 1) -> bytes | None:
+    """The message of a reading, one of so many looks, if it counts as found."""
+    return None if reading is None or looks * reading.p_value > RATE else reading.message
 
 
 def key(number: int) -> Key:

@@ -1,4 +1,4 @@
-"""What a picture says of the bits that a scene carries.
+"""What a picture says of the bits that a scene carries, at a first look or at a close one.
 
 The picture is laid onto what the unmarked scene would show from where it was taken (`registration`); what is left
 between the two is what the mark added, and what was done to the picture since: compression, noise, a little blur, other
@@ -7,6 +7,8 @@ around them.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,74 +23,81 @@ from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.pinhole import Projective
 from nerfkit.stego.registration import Host, host_of, likeness, registered, residual
 
-_GLANCE = 100
-"""Pixels of the longer side in which a picture is compared with what a camera would show."""
-_ALIKE = 0.7
-"""The correlation that they need."""
-_SURE = 0.97
-"""The correlation from which on no further camera is looked at."""
-_SIDE = 400
-"""Pixels in which it is laid onto the scene, at most."""
-_LEAST = 320
-"""And at least."""
-_HEARD = 256
-"""And in which the carriers hear what is left: each is five of them wide."""
+N_LOOKS = 2
+"""At a picture, until the message is found. Of most pictures the first tells it, in half of the time."""
+_FIRST, _CLOSE, _LEAST = 256, 512, 320
+"""Pixels of the longer side in which a picture is laid onto the scene at a first look, and at a close one: at most, and
+at least."""
+_HEARD_FIRST, _HEARD = 144, 256
+"""Pixels in which the carriers hear what is left, at most: each is three of them wide, or five."""
+_ALIKE, _SURE = 0.7, 0.97
+"""The correlation that a picture and what a camera shows need, and that from which on no other camera is looked at."""
+_COARSE = 2.5
+"""Pixels of blur under which a first look compares them: noise does not count."""
 _LEAST_SHOWN = 0.01
 """Share of a picture that the scene fills, below which the camera cannot be right, or nothing can be read."""
 
 
-def read_picture(
+@dataclass(frozen=True)
+class Sight:
+    """A picture, in the size in which it is looked at, and what the scene shows from about there."""
+
+    model: Model
+    seen: Float[Tensor, "h w"]
+    host: Host
+    camera: Projective
+    """Of the host."""
+    found: Projective
+    """That of the picture."""
+
+    def answer(self, carriers: Carriers, side: int) -> Float[Tensor, " n"]:
+        """How well each carrier's pattern, coin up, agrees with the picture, heard in so many pixels."""
+        left = residual(self.seen, self.host, self.found)
+        return carriers.answer(_heard(self.model, left, self.host, self.camera, side))
+
+
+def first_look(
     model: Model, carriers: Carriers, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 3"], background: str
-) -> Float[Tensor, " n"] | None:
-    """How well each carrier's pattern, coin up, agrees with a picture; None where it does not show the scene."""
-    camera = _camera_of(model, landmarks, picture, background)
-    if camera is None:
-        return None
-    seen, camera = _luma(picture, camera, min(_SIDE, max(*picture.shape[:2], _LEAST)))
-    host = host_of(model, camera, (seen.shape[1], seen.shape[0]), background)
-    if not _filled(host):
-        return None
-    return carriers.answer(_heard(model, residual(seen, host, registered(camera, seen, host)), host, camera))
-
-
-def _camera_of(
-    model: Model, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 3"], background: str
-) -> Projective | None:
-    """The camera of a picture, of those that may be; None where all of them would see something else."""
+) -> tuple[Float[Tensor, " n"], Projective] | None:
+    """How well each carrier's pattern, coin up, agrees with a picture, and its camera; None where it does not show the
+    scene: all cameras that may have taken it would see something else."""
     best, alike = None, _ALIKE
     for guess in landmarks.cameras_of(picture):
-        camera, like = _at_a_glance(model, guess, picture, background)
-        if like > alike:
-            best, alike = camera, like
+        sight = _sight(model, picture, guess, background, _FIRST)
+        if float(sight.host.solid.float().mean()) > _LEAST_SHOWN:
+            like = likeness(sight.seen, sight.host, sight.found, _COARSE)
+            if like > alike:
+                best, alike = sight, like
         if alike > _SURE:
             break
-    return best
+    if best is None:
+        return None
+    height, width = best.seen.shape
+    camera = best.found.scaled(picture.shape[1] / width, picture.shape[0] / height)
+    return best.answer(carriers, _HEARD_FIRST), camera
 
 
-def _at_a_glance(
-    model: Model, camera: Projective, picture: UInt8[np.ndarray, "h w 3"], background: str
-) -> tuple[Projective, float]:
-    """The camera of a picture, near a guess, and how like the picture is to what it would see."""
-    seen, small = _luma(picture, camera, _GLANCE)
-    height, width = seen.shape
-    host = host_of(model, small, (width, height), background)
-    if not _filled(host):
-        return camera, 0.0
-    small = registered(small, seen, host)
-    return small.scaled(picture.shape[1] / width, picture.shape[0] / height), likeness(seen, host, small)
+def close_look(
+    model: Model, carriers: Carriers, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str
+) -> Float[Tensor, " n"]:
+    """The same of more pixels, from the camera that a first look has found."""
+    side = min(_CLOSE, max(*picture.shape[:2], _LEAST))
+    return _sight(model, picture, camera, background, side).answer(carriers, _HEARD)
 
 
-def _filled(host: Host) -> bool:
-    """Whether the scene fills enough of a picture."""
-    return float(host.solid.float().mean()) > _LEAST_SHOWN
+def _sight(model: Model, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str, side: int) -> Sight:
+    """A picture of this longer side on what the scene shows a camera nearby."""
+    seen, camera = _luma(picture, camera, side)
+    host = host_of(model, camera, (seen.shape[1], seen.shape[0]), background)
+    return Sight(model, seen, host, camera, registered(camera, seen, host))
 
 
 def _heard(
-    model: Model, upstream: Float[Tensor, "h w"], host: Host, camera: Projective
+    model: Model, upstream: Float[Tensor, "h w"], host: Host, camera: Projective, side: int
 ) -> Float[Tensor, "entries features"]:
     """The table's gradient of <upstream, luminance of what the camera sees>, of a few rays for each carrier."""
     height, width = upstream.shape
-    factor = min(1.0, _HEARD / max(height, width))
+    factor = min(1.0, side / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     few = torch.from_numpy(cv2.resize(upstream.numpy(), size, interpolation=cv2.INTER_AREA)).reshape(-1)
     few = few * (width * height / (size[0] * size[1]))

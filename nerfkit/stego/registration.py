@@ -38,11 +38,12 @@ _OPAQUE = 0.9
 """Opacity, of a pixel and those around it, from which on it shows a surface."""
 _STEPS = (2.0, 1.0, 1.0)
 """Pixels of blur under which a camera is found, one step after the other."""
-_AMONG = 4000
-"""Pixels that a step looks at, about."""
+_AMONG = 2500
+"""Pixels that a step looks at, at least where there are as many."""
 _FAR = 2.0
 """Pixels that the last fit moves a picture, at most."""
-_ROUNDS = 3
+_ROUNDS, _ENOUGH = 3, 16_000
+"""Of a fit: how often it is weighed anew, and about how many pixels it takes."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ def registered(camera: Projective, seen: Float[Tensor, "h w"], host: Host) -> Pr
     return max(camera, found, key=lambda one: likeness(seen, host, one))
 
 
-def likeness(seen: Float[Tensor, "h w"], host: Host, camera: Projective) -> float:
-    """Correlation of a picture with what the scene shows a camera; of one colour alone it is no number."""
-    moved = _taken(blurred(seen, 1.0), camera.project(host.points[host.solid].double().numpy())[0])
-    return float(torch.corrcoef(torch.stack([moved, blurred(host.luma, 1.0)[host.solid]]))[0, 1])
+def likeness(seen: Float[Tensor, "h w"], host: Host, camera: Projective, sigma: float = 1.0) -> float:
+    """Correlation of a picture with what the scene shows a camera, both blurred; of one colour alone it is none."""
+    moved = _taken(blurred(seen, sigma), camera.project(host.points[host.solid].double().numpy())[0])
+    return float(torch.corrcoef(torch.stack([moved, blurred(host.luma, sigma)[host.solid]]))[0, 1])
 
 
 def residual(seen: Float[Tensor, "h w"], host: Host, camera: Projective) -> Float[Tensor, "h w"]:
@@ -168,21 +169,23 @@ class Fit:
 def _fit(seen: Float[Tensor, " n"], shown: Float[Tensor, "k n"], moves: Float[Tensor, "m n"]) -> Fit:
     """seen ~ gains * shown + offset - gain * moves by robust least squares; ``moves`` are slopes times moves."""
     a = torch.cat([shown, torch.ones_like(shown[:1]), moves])
-    scale = a.square().mean(1).sqrt().clamp_min(1e-9)
-    a /= scale[:, None]
-    weight = torch.ones_like(seen)
+    every = 2 * (a.shape[1] // (2 * _ENOUGH)) + 1  # odd, so as not to take columns of a picture
+    some, wanted = a[:, ::every], seen[::every]
+    scale = some.square().mean(1).sqrt().clamp_min(1e-9)
+    some = some / scale[:, None]
+    weight = torch.ones_like(wanted)
     for _ in range(_ROUNDS):
-        weighed = a * weight
-        normal = (weighed @ a.T).double()
+        weighed = some * weight
+        normal = (weighed @ some.T).double()
         normal += 1e-5 * normal.diagonal().mean() * torch.eye(len(normal))
-        found = torch.linalg.solve(normal, (weighed @ seen).double()).float()
-        off = seen - found @ a
+        found = torch.linalg.solve(normal, (weighed @ wanted).double()).float()
+        off = wanted - found @ some
         size = off.abs().mean()
         weight = 1.0 / (1.0 + (off / (2.0 * size).clamp_min(1e-4)) ** 2)
     found = found / scale
     k = len(shown)
     gain = found[0].clamp_min(0.1)
-    return Fit(off / gain, found[:k] / gain, -found[k + 1 :] / gain)
+    return Fit((seen - found @ a) / gain, found[:k] / gain, -found[k + 1 :] / gain)
 
 
 def _every(solid: Bool[Tensor, "h w"], n: int) -> Bool[Tensor, "h w"]:

@@ -18,12 +18,14 @@ from nerfkit.cameras import Cameras
 from nerfkit.cli import main
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
+from nerfkit.stego import extract as reading_of
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.carriers import gradient_of
 from nerfkit.stego.extract import extract, fused, hear
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark, read_mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
+from nerfkit.stego.reading import close_look, first_look
 from nerfkit.types import Rays
 
 SIDE = 160
@@ -181,6 +183,39 @@ def test_an_unmarked_render_has_no_message(signed: Signed, original: tuple[Model
     heard = [hear(*original, picture) for picture in pictures_of(original[0], views)]
     assert any(one is not None for one in heard)
     assert extract(original[1], Key.read(signed.key), heard).reading is None
+
+
+def test_what_a_first_look_does_not_tell_a_close_one_does(
+    signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it tells is not looked at again. Looks are two readings, so chance has twice the occasion."""
+    model, mark = original
+    closely = []
+
+    def watched(*call: object) -> torch.Tensor:
+        closely.append(call)
+        return close_look(*call)
+
+    monkeypatch.setattr(reading_of, "close_look", watched)
+    key, pictures = Key.read(signed.key), renders[:2]
+    assert reading_of.look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
+    assert not closely
+    asked = reading_of.look_for(model, mark, key, lambda: pictures, 1e-8, b"ours\0\0")
+    assert asked.verified[1] < 1e-15 and not closely
+    first = [one[0] for one in (first_look(model, mark.carriers, mark.landmarks, p, "white") for p in pictures)]
+    once, twice = (extract(mark, key, first, 1e-6, b"ours\0\0", (), n) for n in (1, 2))
+    assert twice.reading.p_value == 2 * once.reading.p_value and twice.verified[1] == 2 * once.verified[1]
+    monkeypatch.setattr(reading_of, "first_look", lambda *call: (torch.zeros_like(first[0]), first_look(*call)[1]))
+    assert reading_of.look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
+    assert len(closely) == len(pictures)
+
+
+def test_pictures_of_nothing_are_not_looked_at_closely(
+    signed: Signed, original: tuple[Model, Mark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_of, "close_look", lambda *_: pytest.fail("there is nothing to look at"))
+    found = reading_of.look_for(*original, Key.read(signed.key), lambda: [np.full((200, 300, 3), 128, np.uint8)])
+    assert found.reading is None and found.n_shown == 0
 
 
 def test_what_shows_something_else_is_not_of_this_scene(original: tuple[Model, Mark]) -> None:
