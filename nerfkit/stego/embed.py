@@ -24,6 +24,7 @@ from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, w
 from nerfkit.stego.message import FORMATS, Letter
 from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.recipients import Addresses
+from nerfkit.stego.views import views_between
 from nerfkit.stego.weights import moves, swings
 
 PROFILES = {"invisible": 52.0, "balanced": 42.0, "robust": 38.0}
@@ -38,6 +39,8 @@ _VIEWS = 8
 _SIDE = 512
 _SPARSE = 0.5
 """Of these the share of rows and columns on which strength is measured: the same rays, fewer."""
+_NEARER, _SEED = 16, 5
+"""Further views in which it is measured, and by which they are drawn."""
 _ROUNDS, _WITHIN = 5, 0.05
 """Looks for the strength, at most, and by how much it may be off, dB."""
 
@@ -167,7 +170,8 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None, profile if target is None else None)
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
-    mark = _as_strong(model, mark, target_of(profile, photographed) if target is None else target)
+    nearer = views_between(scene, _NEARER, round(_SPARSE * _SIDE), _SEED)
+    mark = _as_strong(model, mark, nearer, target_of(profile, photographed) if target is None else target)
     if photographed is not None:
         with moved(model, mark, *_anyone(n_bits)):
             then = against_photographs(model, scene, background)
@@ -175,15 +179,20 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     return mark
 
 
-def _as_strong(model: Model, mark: Mark, target: float) -> Mark:
-    """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further."""
-    views = mark.views.scaled(_SPARSE)
-    plain = _pictures(model, views, mark.terms.background)
+def _as_strong(model: Model, mark: Mark, nearer: Cameras, target: float) -> Mark:
+    """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further.
+
+    Args:
+        nearer: views beside the mark's own. An object that fills more of a picture shows more of the mark.
+    """
+    views, background = (mark.views.scaled(_SPARSE), nearer), mark.terms.background
+    plain = [picture for some in views for picture in _pictures(model, some, background)]
     strength = 10.0 ** (-target / 20.0)
     for _ in range(_ROUNDS):
         mark = replace(mark, terms=replace(mark.terms, strength=strength))
         with moved(model, mark, *_anyone(mark.terms.n_bits)):
-            pairs = list(zip(_pictures(model, views, mark.terms.background), plain, strict=True))
+            marked = [picture for some in views for picture in _pictures(model, some, background)]
+        pairs = list(zip(marked, plain, strict=True))
         mean, worst = psnr(pairs), worst_psnr(pairs)
         mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
         short = target - min(mean, worst + _WORST)

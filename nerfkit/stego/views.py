@@ -30,7 +30,8 @@ def views_between(scene: Scene, n: int, size: int | tuple[int, int], seed: int) 
     center, found = np.array(scene.frame.center), []
     for _ in range(n):
         first = int(chance.integers(len(poses)))
-        near = np.argsort(np.linalg.norm(poses[:, :, 3] - poses[first, :, 3], axis=1))[1 : 1 + _NEAREST]
+        near = np.argsort(np.linalg.norm(poses[:, :, 3] - poses[first, :, 3], axis=1))[: 1 + _NEAREST]
+        near = near[1:] if len(near) > 1 else near  # a single camera has no other neighbour
         second, share = int(chance.choice(near)), chance.uniform(0.2, 0.8)
         turn = Slerp([0, 1], Rotation.from_matrix(poses[[first, second], :, :3]))(share).as_matrix()
         place = (1 - share) * poses[first, :, 3] + share * poses[second, :, 3]
