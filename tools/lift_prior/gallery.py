@@ -1,4 +1,5 @@
-"""Lift pictures, and show all of them on one sheet: each beside views of what it was lifted to.
+"""Lift pictures, and show all of them on one sheet: each beside views of what it was lifted to. How like each picture
+its own view came out is printed, a line of JSON each.
 
     PYTHONPATH=tools python -m lift_prior.gallery RUNS SHEET.jpg PHOTO[:MASK] ... [--fast]
 
@@ -8,6 +9,7 @@ Runs that are there are not made again.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import cv2
@@ -49,11 +51,14 @@ def main() -> None:
             words = ["lift", photo, "-o", str(out), "--no-film", "--no-mesh", *(["--mask", mask] if mask else [])]
             if nerfkit([*words, *(["--fast"] if args.fast else [])]):
                 raise SystemExit(f"{photo}: was not lifted")
-        strips.append(strip(Run.open(out)))
+        run = Run.open(out)
+        print(json.dumps({"photo": name, **run.read_json("lift.json")}))
+        strips.append(strip(run))
     blank = np.full_like(strips[0], 255)
     strips += [blank] * (-len(strips) % _COLUMNS)
     rows = [np.concatenate(strips[i : i + _COLUMNS], 1) for i in range(0, len(strips), _COLUMNS)]
-    cv2.imwrite(str(args.sheet), np.concatenate(rows, 0)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    sheet = np.concatenate(rows, 0).round().astype(np.uint8)
+    cv2.imwrite(str(args.sheet), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":
