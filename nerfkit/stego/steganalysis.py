@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from nerfkit.cameras import Cameras
 from nerfkit.stego.attacks import Picture
 from nerfkit.stego.protocol import Bench, Missing, Plan, Row, key, strength
 from nerfkit.stego.views import views_between
@@ -29,34 +30,48 @@ Features = Float[np.ndarray, "n d"]
 
 def steganalysis_rows(bench: Bench, plan: Plan, missing: Missing, other: Bench | None = None) -> Iterator[Row]:
     """A detector that learns on one half of the views and is tried on the other, and the other way round; and one
-    that learnt on the ``other`` scene."""
-    what = {"size": plan.size, "pictures": 2 * plan.pairs, "strength": strength(bench.mark)}
-    learnt = ["this scene"] + ([] if other is None else [other.run.path.name])
-    left = [name for name in learnt if missing({**what, "learnt": name})]
-    if not left:
-        return
-    plain, ours = _pairs(bench, plan, 0)
-    for name in left:
-        if name == "this scene":
-            theirs, half = _pairs(bench, plan, 1)[1], plan.pairs // 2
-            scores = [
-                detector(plain[learn], theirs[learn])(np.concatenate([plain[tried], ours[tried]]))
-                for learn, tried in ((slice(half), slice(half, None)), (slice(half, None), slice(half)))
-            ]
-            each = [auc(one[len(one) // 2 :], one[: len(one) // 2]) for one in scores]
-            found = float(np.mean(each))
-        else:
-            score = detector(*_pairs(other, plan, 1))
-            found = auc(score(ours), score(plain))
-        yield {**what, "learnt": name, "auc": found, "auc_error": auc_error(found, plan.pairs)}
+    that learnt on the ``other`` scene. Each is tried on marks of every strength of the plan, and learns on the same."""
+    scenes = [bench] + ([] if other is None else [other])
+    plain: dict[str, Features] = {}  # whatever the strength
+    for psnr in (None, *plan.psnr):
+        here, *others = (one if psnr is None else one.at(psnr) for one in scenes)
+        what = {"size": plan.size, "pictures": 2 * plan.pairs, "strength": strength(here.mark)}
+        learnt = {"this scene": here, **{one.run.path.name: one for one in others}}
+        left = {name: one for name, one in learnt.items() if missing({**what, "learnt": name})}
+        if not left:
+            continue
+        for name, one in {"this scene": here, **left}.items():
+            if name not in plain:
+                plain[name] = features(one.renders(cameras=_cameras(one, plan)))
+        ours = _marked(here, plan, 0)
+        for name, one in left.items():
+            theirs = _marked(one, plan, 1)
+            if one is here:
+                found = _by_halves(plain[name], ours, theirs)
+            else:
+                score = detector(plain[name], theirs)
+                found = auc(score(ours), score(plain["this scene"]))
+            yield {**what, "learnt": name, "auc": found, "auc_error": auc_error(found, plan.pairs)}
 
 
-def _pairs(bench: Bench, plan: Plan, number: int) -> tuple[Features, Features]:
-    """Of unmarked and of marked renders of the same views, by one of the keys."""
-    cameras = views_between(bench.scene, plan.pairs, plan.size, 3)
-    plain = features(bench.renders(cameras=cameras))
+def _by_halves(plain: Features, ours: Features, theirs: Features) -> float:
+    """AUC of a detector that learns on marks of one key in half of the views, tried on those of another in the rest."""
+    first, second = slice(len(plain) // 2), slice(len(plain) // 2, None)
+    found = []
+    for learn, tried in ((first, second), (second, first)):
+        score = detector(plain[learn], theirs[learn])
+        found.append(auc(score(ours[tried]), score(plain[tried])))
+    return float(np.mean(found))
+
+
+def _marked(bench: Bench, plan: Plan, number: int) -> Features:
+    """Of marked renders, by one of the keys."""
     with bench.marked(key(number), bench.message(number)):
-        return plain, features(bench.renders(cameras=cameras))
+        return features(bench.renders(cameras=_cameras(bench, plan)))
+
+
+def _cameras(bench: Bench, plan: Plan) -> Cameras:
+    return views_between(bench.scene, plan.pairs, plan.size, 3)
 
 
 def features(pictures: Sequence[Picture]) -> Features:

@@ -414,7 +414,7 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
     rows = [json.loads(line) for line in text.splitlines()]
     by_part = {part: [row for row in rows if row["part"] == part] for part in {row["part"] for row in rows}}
     n_rows = {part: len(own) for part, own in by_part.items()}
-    assert n_rows == dict(attacks=2, nulls=4, forgery=3, overwrite=1, models=2, suspects=1, steganalysis=1)
+    assert n_rows == dict(attacks=2, nulls=4, forgery=3, overwrite=1, models=2, suspects=1, steganalysis=2)
     assert [row["exact_1"] for row in by_part["attacks"]] == [[1, 1]] * 2
     fidelity = {row["strength"]: row["psnr"] for row in by_part["attacks"]}
     assert fidelity[30.0] < min(psnr for mark, psnr in fidelity.items() if mark != 30.0)
