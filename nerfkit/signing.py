@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nerfkit.benching import stego_bench
 from nerfkit.hiding import hide, show
 from nerfkit.recording import record, shown
-from nerfkit.terminal import print_table, say
+from nerfkit.terminal import print_table, say, track
 
 if TYPE_CHECKING:
     from nerfkit.render import Model
@@ -319,7 +319,7 @@ def _read(
 
     def pictures() -> Iterator[Picture]:
         names.clear()
-        for name, picture in pictures_of(list(paths)):
+        for name, picture in track(pictures_of(list(paths)), text="reading pictures"):
             names.append(name)
             yield picture
 

@@ -23,12 +23,11 @@ def track_named(items: Iterable[Any], text: str) -> Iterable[Any]:
 
 
 def track(items: Iterable[Any], total: int | None = None, text: str = "rendering") -> Iterable[Any]:
-    """Pass items through under a bar, on a terminal."""
+    """Pass items through under a bar, on a terminal; without their number it says only that work goes on."""
     from rich.console import Console
     from rich.progress import track as tracked
 
     console = Console(stderr=True)
-    total = len(items) if total is None else total  # type: ignore[arg-type]
     hidden = not console.is_terminal
     return tracked(items, text, total, console=console, transient=True, disable=hidden)
 
