@@ -171,8 +171,8 @@ class StegoBench:
     """Of marked against unmarked renders, at which a mark is tried beside its own strength: none; the profiles'
     with --full."""
     models: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ()
-    """Attacks on models: float16, round:8 (bits), zero:0.5 (share), noise:1 (dB lost), tune:100 (steps): these,
-    round:4 as well, and more with --full."""
+    """Attacks on models: float16, round:8 (bits), zero:0.5 (share), noise:1 (dB lost), tune:100 (steps): these, round:4
+    as well, and more with --full, among them distil:2000, a new model that learns from renders for so many steps."""
     pictures: Annotated[int | None, arg(metavar="N")] = None
     """Without a message: 32; 10,000 with --full."""
     wrong_keys: Annotated[int | None, arg(metavar="N")] = None

@@ -142,9 +142,12 @@ def with_mark(run: Run, scene: Scene) -> Scene:
 
     Those carry the mark, which the photographs lack: what learnt from them would forget it.
     """
-    if not run.provenance.get("marked"):
-        return scene
-    model, images = load_model(run), list(scene.images)
+    return shown_by(load_model(run), scene) if run.provenance.get("marked") else scene
+
+
+def shown_by(model: Model, scene: Scene) -> Scene:
+    """A scene of what a model shows its training cameras, in place of the photographs."""
+    images = list(scene.images)
     behind = "black" if scene.has_alpha else backdrop(scene)
     for view in scene.splits["train"]:
         seen = render_image(model, scene.cameras, view, behind)

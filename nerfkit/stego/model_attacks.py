@@ -5,6 +5,7 @@
     zero:S     the share S of the table's numbers that are smallest, made zero
     noise:D    Gaussian noise, in units of each level's deviation, that costs D dB of the PSNR against photographs
     tune:N     N further steps on the photographs, at the learning rates of the run
+    distil:N   a new model that learns for N steps from the renders of the marked one
 
 What each costs is the PSNR against held-out photographs that the marked model loses by it: who removes a mark wants to
 keep the scene.
@@ -12,6 +13,7 @@ keep the scene.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +30,14 @@ from nerfkit.render import Model, load_model
 from nerfkit.sparsity.again import take_up
 from nerfkit.stego.attacks import Picture
 from nerfkit.stego.cost import against_photographs, psnr
+from nerfkit.stego.embed import shown_by
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.message import Letter
 from nerfkit.stego.protocol import Bench, Missing, Plan, Row, key, strength
 from nerfkit.stego.weights import table_of
 from nerfkit.tiles import load
-from nerfkit.train.loop import fit
+from nerfkit.train.loop import fit, model_of
+from nerfkit.train.training import Training
 
 Table = Float[Tensor, "entries features"]
 _ROUNDS, _WITHIN = 8, 0.1
@@ -79,20 +83,23 @@ def model_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
     """Attacks on a marked model."""
     what = {"size": plan.size, "views": plan.views, "strength": strength(bench.mark)}
     for by in plan.models:
-        if by != "float16" and re.fullmatch(r"(round|zero|noise|tune):\d+(\.\d+)?", by) is None:
-            raise StegoError(f"attack on models {by!r}: expected float16, round:8, zero:0.5, noise:1 or tune:100")
+        if by != "float16" and re.fullmatch(r"(round|zero|noise|tune|distil):\d+(\.\d+)?", by) is None:
+            expected = "float16, round:8, zero:0.5, noise:1, tune:100 or distil:1000"
+            raise StegoError(f"attack on models {by!r}: expected {expected}")
     left = [by for by in plan.models if missing({**what, "attack": by})]
     if not left:
         return
     marked = Marked.of(bench, key(0), bench.message(0))
-    numbers = [by for by in left if not by.startswith("tune")]
+    learning = {"tune": _tuned, "distil": _distilled}
+    numbers = [by for by in left if by.partition(":")[0] not in learning]
     suspect = load_model(bench.run)
     for by in numbers:
         _set(suspect, _attacked(marked, suspect, by))
         yield {**what, "attack": by, **marked.row(suspect, suspect.field.table.detach())}
-    steps = sorted(int(float(by.partition(":")[2])) for by in left if by not in numbers)
-    for step, suspect in _tuned(marked, steps):
-        yield {**what, "attack": f"tune:{step}", **marked.row(suspect, suspect.field.table.detach())}
+    for name, begun in learning.items():
+        steps = sorted(int(float(by.partition(":")[2])) for by in left if by.startswith(name))
+        for step, suspect in _on_the_way(begun(marked, steps[-1]), steps) if steps else ():
+            yield {**what, "attack": f"{name}:{step}", **marked.row(suspect, suspect.field.table.detach())}
 
 
 def suspect_rows(
@@ -166,15 +173,27 @@ def _noise_that_costs(marked: Marked, suspect: Model, decibels: float) -> Table:
     return table
 
 
-def _tuned(marked: Marked, steps: list[int]) -> Iterator[tuple[int, Model]]:
-    """The marked model as it learns on from the photographs."""
-    if not steps:
-        return
-    training = take_up(marked.bench.run, marked.bench.scene, steps[-1], 1.0)
+def _tuned(marked: Marked, n_steps: int) -> Training:
+    """The marked model, to learn on from the photographs."""
+    training = take_up(marked.bench.run, marked.bench.scene, n_steps, 1.0)
     _set(training.model, marked.table)
+    return training
+
+
+def _distilled(marked: Marked, n_steps: int) -> Training:
+    """A new model, to learn from what the marked one shows where the photographs were taken."""
+    run, teacher = marked.bench.run, load_model(marked.bench.run)
+    _set(teacher, marked.table)
+    scene = shown_by(teacher, marked.bench.scene)
+    train = replace(run.config.train, steps=n_steps, poses=False, align=0, realign=0)
+    return Training.new(scene, model_of(scene, replace(run.config, train=train)))
+
+
+def _on_the_way(training: Training, steps: list[int]) -> Iterator[tuple[int, Model]]:
+    """A model after these numbers of steps, of which the last is that of its training."""
     config = training.model.config
-    config = replace(config, train=replace(config.train, report_every=1))
-    for report in fit(marked.bench.scene, config, training=training):
+    config = replace(config, train=replace(config.train, report_every=math.gcd(*steps)))
+    for report in fit(training.pixels.scene, config, training=training):
         if report.step in steps:
             yield report.step, training.model
 

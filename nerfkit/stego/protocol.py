@@ -61,7 +61,7 @@ ALL = (
 )
 """What happens to pictures, of strengths from mild to brutal; see `nerfkit.stego.attacks`."""
 SOME_MODELS = ("float16", "round:8", "round:4", "zero:0.5", "noise:1", "tune:100")
-ALL_MODELS = (*SOME_MODELS, "round:6", "zero:0.2", "noise:2", "tune:200", "tune:500", "tune:1000")
+ALL_MODELS = (*SOME_MODELS, "round:6", "zero:0.2", "noise:2", "tune:200", "tune:500", "tune:1000", "distil:2000")
 """What happens to models; see `nerfkit.stego.model_attacks`."""
 _MOVES = ("crop", "rotate")
 """Attacks that move pixels: what was where tells nothing of the harm."""

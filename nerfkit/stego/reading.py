@@ -64,10 +64,9 @@ def first_look(
     best, alike = None, _ALIKE
     for guess in landmarks.cameras_of(picture):
         sight = _sight(model, picture, guess, background, _FIRST)
-        if float(sight.host.solid.float().mean()) > _LEAST_SHOWN:
-            like = likeness(sight.seen, sight.host, sight.found, _COARSE)
-            if like > alike:
-                best, alike = sight, like
+        like = likeness(sight.seen, sight.host, sight.found, _COARSE) if sight is not None else 0.0
+        if like > alike:
+            best, alike = sight, like
         if alike > _SURE:
             break
     if best is None:
@@ -79,16 +78,21 @@ def first_look(
 
 def close_look(
     model: Model, carriers: Carriers, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str
-) -> Float[Tensor, " n"]:
+) -> Float[Tensor, " n"] | None:
     """The same of more pixels, from the camera that a first look has found."""
     side = min(_CLOSE, max(*picture.shape[:2], _LEAST))
-    return _sight(model, picture, camera, background, side).answer(carriers, _HEARD)
+    sight = _sight(model, picture, camera, background, side)
+    return None if sight is None else sight.answer(carriers, _HEARD)
 
 
-def _sight(model: Model, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str, side: int) -> Sight:
-    """A picture of this longer side on what the scene shows a camera nearby."""
+def _sight(
+    model: Model, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str, side: int
+) -> Sight | None:
+    """A picture of this longer side on what the scene shows a camera nearby; None where that shows next to nothing."""
     seen, camera = _luma(picture, camera, side)
     host = host_of(model, camera, (seen.shape[1], seen.shape[0]), background)
+    if float(host.solid.float().mean()) <= _LEAST_SHOWN:
+        return None
     return Sight(model, seen, host, camera, registered(camera, seen, host))
 
 

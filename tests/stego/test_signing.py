@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from nerfkit.stego.attacks import attacked
 from nerfkit.stego.carriers import gradient_of
 from nerfkit.stego.extract import extract, fused, hear
 from nerfkit.stego.keys import Key
+from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.mark import Mark, read_mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
+from nerfkit.stego.pinhole import Projective
 from nerfkit.stego.reading import close_look, first_look
 from nerfkit.types import Rays
 
@@ -209,6 +212,21 @@ def test_what_a_first_look_does_not_tell_a_close_one_does(
     monkeypatch.setattr(reading_of, "first_look", lambda *call: (torch.zeros_like(first[0]), first_look(*call)[1]))
     assert reading_of.look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
     assert len(closely) == len(pictures)
+
+
+def test_a_camera_that_sees_nothing_is_not_believed(
+    original: tuple[Model, Mark], renders: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, mark = original
+    look = partial(first_look, model, mark.carriers, mark.landmarks, renders[0], "white")
+    before, guesses = look(), list(mark.landmarks.cameras_of(renders[0]))
+    away = guesses[0].matrix.copy()
+    away[:, 3] += away[:, :3] @ np.array([50.0, 0.0, 0.0])
+    monkeypatch.setattr(Landmarks, "cameras_of", lambda *_: iter([Projective(away), *guesses]))
+    assert torch.equal(look()[0], before[0])
+    monkeypatch.setattr(Landmarks, "cameras_of", lambda *_: iter([Projective(away)]))
+    assert look() is None
+    assert close_look(model, mark.carriers, renders[0], Projective(away), "white") is None
 
 
 def test_pictures_of_nothing_are_not_looked_at_closely(
@@ -405,7 +423,9 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(signed.run, run)
-    few = "--views 1 --size 160 --attacks none --models round:8 tune:1 --pictures 1 --wrong-keys 40 --halves 99"
+    few = (
+        "--views 1 --size 160 --attacks none --models round:8 tune:1 distil:1 --pictures 1 --wrong-keys 40 --halves 99"
+    )
     words = ["stego-bench", run, *few.split(), "--pairs", 4, "--forged-from", 2, "--psnr", 30]
     suspect = ["--suspect", signed.copy, "--key", signed.key, "--message", signed.message]
     code, out, _ = call(capsys, *words, *suspect)
@@ -414,12 +434,14 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
     rows = [json.loads(line) for line in text.splitlines()]
     by_part = {part: [row for row in rows if row["part"] == part] for part in {row["part"] for row in rows}}
     n_rows = {part: len(own) for part, own in by_part.items()}
-    assert n_rows == dict(attacks=2, nulls=4, forgery=3, overwrite=1, models=2, suspects=1, steganalysis=2)
+    assert n_rows == dict(attacks=2, nulls=4, forgery=3, overwrite=1, models=3, suspects=1, steganalysis=2)
     assert [row["exact_1"] for row in by_part["attacks"]] == [[1, 1]] * 2
     fidelity = {row["strength"]: row["psnr"] for row in by_part["attacks"]}
     assert fidelity[30.0] < min(psnr for mark, psnr in fidelity.items() if mark != 30.0)
     assert all(row["accepted"][0] == 0 for row in by_part["nulls"])
-    assert all(row["inspected"] and row["exact_1"] == [1, 1] for row in [*by_part["models"], *by_part["suspects"]])
+    *moved, new = by_part["models"]
+    assert all(row["inspected"] and row["exact_1"] == [1, 1] for row in [*moved, *by_part["suspects"]])
+    assert not new["inspected"] and new["photo_loss"] > 3, "one step tells little of the renders, and no number"
     assert by_part["overwrite"][0]["inspected"]
     assert {row["exact_1"][0] for row in by_part["forgery"] if row["onto"] != "same views"} == {0}
     page = (run / "mark" / "bench.html").read_text()
