@@ -90,14 +90,16 @@ def gradient_of(
     """The table's gradient of <upstream, colours of the rays> (model coordinates), which reach ``counts`` samples."""
     field, table, parts = model.field, model.field.table, in_parts(counts)
 
-    def hear(part: Int[Tensor, " part"]) -> None:
+    def hear(part: Int[Tensor, " part"]) -> Tensor | None:
         zero, half = torch.zeros(len(part), 3, device=model.device), torch.full((len(part),), 0.5, device=model.device)
         seen = render_rays(field, model.sampler, rays[part], zero, half, capacity=ROOM)
-        torch.autograd.grad((seen.rgb * upstream[part]).sum(), [table], allow_unused=True)
+        return torch.autograd.grad((seen.rgb * upstream[part]).sum(), [table], allow_unused=True)[0]
 
-    total = table.grad = torch.zeros_like(table)  # each backward pass adds to it
+    total = table.grad = torch.zeros_like(table)  # each backward pass adds to it, but that of tiny-cuda-nn
     for first in range(0, len(parts), _TOGETHER):
-        parallel(hear, parts[first : first + _TOGETHER], model.device)
+        for returned in parallel(hear, parts[first : first + _TOGETHER], model.device):
+            if returned is not None:
+                total += returned
         field.grid.collect(table)
     table.grad = None
     return total
