@@ -181,11 +181,14 @@ def _tuned(marked: Marked, n_steps: int) -> Training:
 
 
 def _distilled(marked: Marked, n_steps: int) -> Training:
-    """A new model, to learn from what the marked one shows where the photographs were taken."""
+    """A new model, to learn from what the marked one shows where the photographs were taken.
+
+    It begins from other numbers than the owner's did: from the same ones it would come to like ones.
+    """
     run, teacher = marked.bench.run, load_model(marked.bench.run)
     _set(teacher, marked.table)
     scene = shown_by(teacher, marked.bench.scene)
-    train = replace(run.config.train, steps=n_steps, poses=False, align=0, realign=0)
+    train = replace(run.config.train, steps=n_steps, seed=run.config.train.seed + 1, poses=False, align=0, realign=0)
     return Training.new(scene, model_of(scene, replace(run.config, train=train)))
 
 
