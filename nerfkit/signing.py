@@ -16,6 +16,7 @@ from nerfkit.terminal import print_table, say, track
 if TYPE_CHECKING:
     from nerfkit.render import Model
     from nerfkit.signing_flags import Embed, Extract
+    from nerfkit.stego.attacks import Picture
     from nerfkit.stego.extract import Found
     from nerfkit.stego.keys import Key
     from nerfkit.stego.mark import Mark

@@ -39,8 +39,8 @@ _VIEWS = 8
 _SIDE = 512
 _SPARSE = 0.5
 """Of these the share of rows and columns on which strength is measured: the same rays, fewer."""
-_NEARER, _SEED = 16, 5
-"""Further views in which it is measured, and by which they are drawn."""
+_BETWEEN, _SEED = 16, 5
+"""How many views between the training cameras it is measured in as well, and the seed by which these are drawn."""
 _ROUNDS, _WITHIN = 5, 0.05
 """Looks for the strength, at most, and by how much it may be off, dB."""
 
@@ -173,8 +173,8 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None, profile if target is None else None)
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
-    nearer = views_between(scene, _NEARER, round(_SPARSE * _SIDE), _SEED)
-    mark = _as_strong(model, mark, nearer, target_of(profile, photographed) if target is None else target)
+    between = views_between(scene, _BETWEEN, round(_SPARSE * _SIDE), _SEED)
+    mark = _as_strong(model, mark, between, target_of(profile, photographed) if target is None else target)
     if photographed is not None:
         with moved(model, mark, *_anyone(n_bits)):
             then = against_photographs(model, scene, background)
@@ -182,13 +182,13 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     return mark
 
 
-def _as_strong(model: Model, mark: Mark, nearer: Cameras, target: float) -> Mark:
+def _as_strong(model: Model, mark: Mark, between: Cameras, target: float) -> Mark:
     """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further.
 
     Args:
-        nearer: views beside the mark's own. An object that fills more of a picture shows more of the mark.
+        between: views beside the mark's own, nearer ones, too: what fills more of a picture shows more of the mark.
     """
-    views, background = (mark.views.scaled(_SPARSE), nearer), mark.terms.background
+    views, background = (mark.views.scaled(_SPARSE), between), mark.terms.background
     plain = [picture for some in views for picture in _pictures(model, some, background)]
     strength = 10.0 ** (-target / 20.0)
     for _ in range(_ROUNDS):

@@ -19,10 +19,9 @@ from nerfkit.cameras import Cameras
 from nerfkit.cli import main
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
-from nerfkit.stego import extract as reading_of
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.carriers import gradient_of
-from nerfkit.stego.extract import extract, fused, hear
+from nerfkit.stego.extract import extract, fused, hear, look_for
 from nerfkit.stego.keys import Key
 from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.mark import Mark, read_mark
@@ -200,17 +199,18 @@ def test_what_a_first_look_does_not_tell_a_close_one_does(
         closely.append(call)
         return close_look(*call)
 
-    monkeypatch.setattr(reading_of, "close_look", watched)
+    monkeypatch.setattr("nerfkit.stego.extract.close_look", watched)
     key, pictures = Key.read(signed.key), renders[:2]
-    assert reading_of.look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
+    assert look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
     assert not closely
-    asked = reading_of.look_for(model, mark, key, lambda: pictures, 1e-8, b"ours\0\0")
+    asked = look_for(model, mark, key, lambda: pictures, 1e-8, b"ours\0\0")
     assert asked.verified[1] < 1e-15 and not closely
     first = [one[0] for one in (first_look(model, mark.carriers, mark.landmarks, p, "white") for p in pictures)]
     once, twice = (extract(mark, key, first, 1e-6, b"ours\0\0", (), n) for n in (1, 2))
     assert twice.reading.p_value == 2 * once.reading.p_value and twice.verified[1] == 2 * once.verified[1]
-    monkeypatch.setattr(reading_of, "first_look", lambda *call: (torch.zeros_like(first[0]), first_look(*call)[1]))
-    assert reading_of.look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
+    deaf = torch.zeros_like(first[0])
+    monkeypatch.setattr("nerfkit.stego.extract.first_look", lambda *call: (deaf, first_look(*call)[1]))
+    assert look_for(model, mark, key, lambda: pictures).reading.message == b"ours\0\0"
     assert len(closely) == len(pictures)
 
 
@@ -229,12 +229,15 @@ def test_a_camera_that_sees_nothing_is_not_believed(
     assert close_look(model, mark.carriers, renders[0], Projective(away), "white") is None
 
 
-def test_pictures_of_nothing_are_not_looked_at_closely(
-    signed: Signed, original: tuple[Model, Mark], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading_of, "close_look", lambda *_: pytest.fail("there is nothing to look at"))
-    found = reading_of.look_for(*original, Key.read(signed.key), lambda: [np.full((200, 300, 3), 128, np.uint8)])
-    assert found.reading is None and found.n_shown == 0
+def test_pictures_of_nothing_are_opened_once(signed: Signed, original: tuple[Model, Mark]) -> None:
+    opened = []
+
+    def pictures() -> list[np.ndarray]:
+        opened.append(1)
+        return [np.full((200, 300, 3), 128, np.uint8)]
+
+    found = look_for(*original, Key.read(signed.key), pictures)
+    assert found.reading is None and found.n_shown == 0 and len(opened) == 1
 
 
 def test_what_shows_something_else_is_not_of_this_scene(original: tuple[Model, Mark]) -> None:
@@ -423,10 +426,9 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(signed.run, run)
-    few = (
-        "--views 1 --size 160 --attacks none --models round:8 tune:1 distil:1 --pictures 1 --wrong-keys 40 --halves 99"
-    )
-    words = ["stego-bench", run, *few.split(), "--pairs", 4, "--forged-from", 2, "--psnr", 30]
+    few = "--views 1 --size 160 --attacks none --pictures 1 --wrong-keys 40 --halves 99"
+    models = ["--models", "round:8", "tune:1", "distil:1"]
+    words = ["stego-bench", run, *few.split(), *models, "--pairs", 4, "--forged-from", 2, "--psnr", 30]
     suspect = ["--suspect", signed.copy, "--key", signed.key, "--message", signed.message]
     code, out, _ = call(capsys, *words, *suspect)
     assert (code, out.strip()) == (0, str(run / "mark" / "bench.html"))
