@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from statistics import fmean
 
 from nerfkit.charts import STYLES, Curve, line_chart, si
 from nerfkit.page import page, section
@@ -34,17 +35,13 @@ def write_page(run: Run) -> None:
 def rate(count: Sequence[int]) -> str:
     """A share, and between which bounds it lies.
 
-    Args:
-        count: how many, of how many; and how many trials these are, if several were of the same views.
-
-    >>> rate([8, 8]), rate([0, 0]), rate([107, 108, 12])
-    ('8 of 8 (63.1–100 %)', '–', '107 of 108 (61.5–100 %)')
+    >>> rate([8, 8]), rate([0, 0])
+    ('8 of 8 (63.1–100 %)', '–')
     """
-    good, n, *fewer = count
+    good, n = count
     if n == 0:
         return "–"
-    trials = fewer[0] if fewer else n
-    low, high = interval(good * trials // n, trials)[0], interval(-(-good * trials // n), trials)[1]
+    low, high = interval(good, n)
     return f"{good} of {n} ({100 * low:.3g}–{100 * high:.3g} %)"
 
 
@@ -55,15 +52,12 @@ def none_of(count: Sequence[int]) -> str:
 
 
 def added(rows: Iterable[Row]) -> Row:
-    """Rows of several keys and messages as one: counts added up, figures averaged by pictures that were found.
-
-    All of them look from the same places, and a view that is hard to read is hard for every key: as trials they count
-    as often as there are views.
-    """
+    """Rows of several keys and messages as one: counts added up, figures averaged, raw bits by pictures found."""
     rows = list(rows)
     out = dict(rows[0])
     for name in ("found", *_EXACT):
-        out[name] = [*(sum(row[name][i] for row in rows) for i in (0, 1)), rows[0][name][1]]
+        out[name] = [sum(row[name][i] for row in rows) for i in (0, 1)]
+    out["psnr"], out["worst_psnr"] = fmean(row["psnr"] for row in rows), min(row["worst_psnr"] for row in rows)
     seen = [(row["raw"], row["found"][0]) for row in rows if row["raw"] is not None]
     out["raw"] = sum(raw * n for raw, n in seen) / sum(n for _, n in seen) if seen else None
     return out

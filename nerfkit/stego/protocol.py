@@ -1,8 +1,9 @@
 """Whether messages come back: marked renders from cameras that nobody has seen, attacked as pictures are, and read.
 
 Views lie between the training cameras and, about an object, 0.75 to 1.5 times as far from it; none was seen in training
-or in marking. Renders are pictures of 8 bits, attacked and read alone, and with three and seven others. The owner's run
-stays as it is: copies are marked in memory.
+or in marking. Each message of each key is looked at from places of its own, so that readings of one attack are all of
+different views. Renders are pictures of 8 bits, attacked and read alone, and with three and seven others. The owner's
+run stays as it is: copies are marked in memory.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ class Bench:
             raise StegoError("a bench needs one of everything that it tries at least, and four pairs")
         return cls(run, model, mark, scene, views_between(scene, plan.views, plan.size, 0))
 
+    def elsewhere(self, *place: int) -> Bench:
+        """The same, looked at from as many other cameras: the same ones for the same numbers."""
+        width, height = int(self.cameras.width[0]), int(self.cameras.height[0])
+        return replace(self, cameras=views_between(self.scene, len(self.cameras), (width, height), (0, *place)))
+
     def renders(self, model: Model | None = None, cameras: Cameras | None = None) -> list[Picture]:
         """What a model, this one by default, shows cameras, these by default."""
         cameras = self.cameras if cameras is None else cameras
@@ -182,15 +188,15 @@ def key(number: int) -> Key:
 
 def attack_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
     """Attacks on marked renders, for every strength, key and message."""
-    plain: list[Picture] = []
-    for each in (bench, *(bench.at(decibel) for decibel in plan.psnr)):
+    for here in (bench, *(bench.at(decibel) for decibel in plan.psnr)):
         for k, m in np.ndindex(plan.keys, plan.messages):
+            each = here.elsewhere(k, m)
             what = {"size": plan.size, "views": plan.views, "strength": strength(each.mark), "key": k, "message": m}
             left = [by for by in plan.attacks if missing({**what, "attack": by})]
             if not left:
                 continue
             letter, message = each.letter(key(k)), each.message(m)
-            plain = plain or each.renders()
+            plain = each.renders()
             with each.marked(key(k), message):
                 marked = each.renders()
             pairs = list(zip(marked, plain, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation, Slerp
@@ -15,7 +17,7 @@ _DISTANCES = (0.75, 1.5)
 """About an object, in units of the training cameras' distance."""
 
 
-def views_between(scene: Scene, n: int, size: int | tuple[int, int], seed: int) -> Cameras:
+def views_between(scene: Scene, n: int, size: int | tuple[int, int], seed: int | Sequence[int]) -> Cameras:
     """n pinholes between training cameras; about an object, nearer and further as well.
 
     Args:

@@ -17,8 +17,11 @@ from scipy import stats
 
 from nerfkit.cameras import Cameras
 from nerfkit.cli import main
+from nerfkit.config import DataConfig
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
+from nerfkit.scene import load_scene
+from nerfkit.stego import protocol
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.carriers import gradient_of
 from nerfkit.stego.extract import extract, fused, hear, look_for
@@ -27,6 +30,7 @@ from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.mark import Mark, read_mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
 from nerfkit.stego.pinhole import Projective
+from nerfkit.stego.protocol import Bench, Plan, attack_rows
 from nerfkit.stego.reading import close_look, first_look
 from nerfkit.types import Rays
 
@@ -456,6 +460,25 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
     assert other["exact_1"] == [0, 1] and not other["inspected"], "another message is another question"
     files = [path.relative_to(signed.run) for path in signed.run.rglob("*") if path.is_file()]
     assert all((run / name).read_bytes() == (signed.run / name).read_bytes() for name in files)
+
+
+def test_every_message_is_looked_at_from_places_of_its_own(
+    signed: Signed, original: tuple[Model, Mark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings count as trials: two of the same view would be hardly more than one."""
+    plan = Plan(keys=2, messages=2, views=2, size=32, attacks=("none",))
+    bench = Bench.of(Run.open(signed.run), *original, load_scene(signed.scene, DataConfig()), plan)
+    places: list[torch.Tensor] = []
+    monkeypatch.setattr(protocol, "picture_of", partial(_white, places))
+    assert len(list(attack_rows(bench, plan, lambda _: True))) == 4
+    assert len(torch.stack(places).unique(dim=0)) == 8, "of marked and unmarked renders, four times two"
+    assert torch.equal(bench.elsewhere(1, 0).cameras.c2w, bench.elsewhere(1, 0).cameras.c2w)
+
+
+def _white(places: list[torch.Tensor], _: Model, cameras: Cameras, view: int, __: str) -> np.ndarray:
+    """A picture that shows nothing; where it was taken is noted."""
+    places.append(cameras.c2w[view])
+    return np.full((int(cameras.height[view]), int(cameras.width[view]), 3), 255, np.uint8)
 
 
 def test_what_cannot_be_tried_is_one_sentence(
