@@ -249,22 +249,26 @@ def parse(kind: type[Arguments], verb: str, words: list[str]) -> Arguments:
     return tyro.cli(kind, prog=f"nerfkit {verb}", args=words, config=(FlagCreatePairsOff,))
 
 
+def with_defaults(kind: type[Arguments], name: str, preset: Any) -> type[Arguments]:
+    """The same flags, those of the settings of this name with a file's values as their defaults: so that the help shows
+    them, and flags win over them."""
+    settings = (name, Annotated[type(preset), arg(name="")], preset)
+    described = {"__doc__": kind.__doc__}
+    return dataclasses.make_dataclass(kind.__name__, [settings], bases=(kind,), namespace=described, frozen=True)
+
+
 def parse_train(words: list[str]) -> tuple[Train, Config]:
     """The arguments of ``train`` and all settings: the engine's defaults, under the file of --config, under the flags.
 
     Raises ConfigError for a file or a setting that cannot be used and UsageError for flags that make no sense.
     """
-    file, engine = _value_of("--config", words), _value_of("--engine", words)
+    file, engine = value_of("--config", words), value_of("--engine", words)
     if {"-h", "--help"} & {*words}:
         engine = "cpu"  # whose defaults are known without a look at the machine
     elif engine is None:
         engine = "auto" if file is None else load_preset(Path(file)).engine
     preset = defaults(engine) if file is None else load_preset(Path(file), defaults(engine))
-    # The file's values become the defaults, so that the help shows them and flags win over them.
-    settings = ("settings", Annotated[Config, arg(name="")], preset)
-    described = {"__doc__": Train.__doc__}
-    kind = dataclasses.make_dataclass("Train", [settings], bases=(Train,), namespace=described, frozen=True)
-    arguments = parse(kind, "train", words)
+    arguments = parse(with_defaults(Train, "settings", preset), "train", words)
     return arguments, check(_with_shorthands(arguments))
 
 
@@ -300,7 +304,7 @@ def differing(settings: Config, base: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (value, theirs[key]) for key, value in ours.items() if value != theirs[key]}
 
 
-def _value_of(flag: str, words: list[str]) -> str | None:
+def value_of(flag: str, words: list[str]) -> str | None:
     """What follows a flag, before the whole is parsed: the file decides the defaults that the parser shows."""
     for number, word in enumerate(words):
         if word.startswith(f"{flag}="):

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nerfkit.terminal import say
 
 if TYPE_CHECKING:
-    from nerfkit.stego.protocol import Bench, Plan
+    from nerfkit.stego.plan import Plan
+    from nerfkit.stego.protocol import Bench
 
 
 def stego_bench(words: list[str]) -> int:
     """Try what a run's mark stands, and say it in numbers."""
-    from nerfkit.arguments import UsageError, parse
+    from nerfkit.arguments import UsageError, parse, value_of, with_defaults
+    from nerfkit.config import ConfigError, read_toml
     from nerfkit.signing_flags import StegoBench, message_of
+    from nerfkit.stego.plan import Plan
 
-    arguments = parse(StegoBench, "stego-bench", words)
+    file = value_of("--config", words)
+    try:
+        preset = Plan() if file is None else read_toml(Plan, Path(file))
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    arguments = parse(with_defaults(StegoBench, "plan", preset), "stego-bench", words)
+    plan = arguments.plan
     if arguments.suspect and (arguments.key is None or arguments.message is None):
         raise UsageError("--suspect: say with which --key and --message it was marked")
     from nerfkit.stego.bench import PAGE, measured, parts_of
     from nerfkit.stego.bench_page import write_page
     from nerfkit.stego.keys import Key
     from nerfkit.stego.model_attacks import suspect_rows
-    from nerfkit.stego.protocol import FULL, Plan
 
-    said = {field.name: getattr(arguments, field.name, None) for field in fields(Plan)}
-    plan = replace(FULL if arguments.full else Plan(), **{name: v for name, v in said.items() if v not in (None, ())})
     bench = _opened(arguments.run, arguments.scene, plan)
     other = None if arguments.other is None else _opened(arguments.other, None, plan)
     parts = parts_of(bench, plan, other, arguments.parts)

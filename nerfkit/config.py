@@ -336,6 +336,10 @@ def _convert(value: Any, hint: Any, key: str, base: Any) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{key}: expected one of {', '.join(map(str, get_args(hint)))}, found {value!r}")
         return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{key}: expected a list, found {value!r}")
+        return tuple(_convert(one, get_args(hint)[0], key, None) for one in value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
@@ -379,8 +383,17 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def load_preset(path: Path, base: Config | None = None) -> Config:
     """Read a TOML preset over the defaults, or over other settings. Raises ConfigError, naming the file."""
+    config = read_toml(Config, path, base)
     try:
-        return check(from_dict(Config, tomllib.loads(path.read_text()), base=base))
+        return check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_toml(cls: type, path: Path, base: Any = None) -> Any:
+    """A dataclass of settings as `from_dict` builds it of a TOML file. Raises ConfigError, naming the file."""
+    try:
+        return from_dict(cls, tomllib.loads(path.read_text()), base=base)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file") from None
     except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

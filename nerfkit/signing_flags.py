@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from nerfkit.stego.plan import Plan
+
 
 @dataclass(frozen=True)
 class Keygen:
@@ -155,34 +157,8 @@ class StegoBench:
         "steganalysis",
     )
     """What to try."""
-    full: bool = False
-    """As much as the goals ask for, which takes days, where no flag says otherwise."""
-    keys: Annotated[int | None, arg(metavar="N")] = None
-    """1; 3 with --full."""
-    messages: Annotated[int | None, arg(metavar="N")] = None
-    """1; 3 with --full."""
-    views: Annotated[int | None, arg(metavar="N")] = None
-    """Cameras from which marked copies are looked at: 8; 100 with --full."""
-    size: Annotated[int | None, arg(metavar="PIXELS")] = None
-    """Pixels across, of pictures: 400."""
-    attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ()
-    """On pictures, as of nerfkit attack, and none: four; all with --full."""
-    psnr: Annotated[tuple[float, ...], arg(metavar="DB ...")] = ()
-    """Of marked against unmarked renders, at which a mark is tried beside its own strength: none; the profiles'
-    with --full."""
-    models: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ()
-    """Attacks on models: float16, round:8 (bits), zero:0.5 (share), noise:1 (dB lost), tune:100 (steps): these, round:4
-    as well, and more with --full, among them distil:2000, a new model that learns from renders for so many steps."""
-    pictures: Annotated[int | None, arg(metavar="N")] = None
-    """Without a message: 32; 10,000 with --full."""
-    wrong_keys: Annotated[int | None, arg(metavar="N")] = None
-    """That read pictures: 10,000; 100,000 with --full."""
-    halves: Annotated[int | None, arg(metavar="N")] = None
-    """Of keys, with which bits are verified: 100,000; 10,000,000 with --full."""
-    forged_from: Annotated[int | None, arg(metavar="N")] = None
-    """Marked pictures that a forger has: 25; 200 with --full."""
-    pairs: Annotated[int | None, arg(metavar="N")] = None
-    """Marked and unmarked renders for steganalysis: 32; 200 with --full."""
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A TOML file of how much to try, such as configs/stego.toml; flags win over it."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where the scene is, if it was moved since."""
     other: Annotated[Path | None, arg(metavar="RUN")] = None
@@ -193,6 +169,8 @@ class StegoBench:
     """Of nerfkit keygen: with which suspects were marked."""
     message: Annotated[str | None, arg(metavar="TEXT")] = None
     """Of suspects."""
+    plan: Annotated[Plan, arg(name="")] = Plan()
+    """How much of it."""
 
 
 def message_of(text: str, n_bits: int) -> bytes:

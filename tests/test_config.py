@@ -8,9 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from nerfkit.config import Config, ConfigError, FieldConfig, from_dict, load_preset, load_resolved, to_dict
+from nerfkit.config import (
+    Config,
+    ConfigError,
+    FieldConfig,
+    from_dict,
+    load_preset,
+    load_resolved,
+    read_toml,
+    to_dict,
+)
+from nerfkit.stego.plan import Plan
 
-PRESETS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+CONFIGS = Path(__file__).parents[1] / "configs"
+PRESETS = sorted({*CONFIGS.glob("*.toml")} - {CONFIGS / "stego.toml"})
 
 
 def preset(folder: Path, text: str) -> Path:
@@ -90,3 +101,14 @@ def test_plain_data_makes_the_same_config() -> None:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_shipped_presets_can_be_read(path: Path) -> None:
     assert isinstance(load_preset(path), Config)
+
+
+def test_what_a_bench_tries_is_read_of_a_file(tmp_path: Path) -> None:
+    most, least = read_toml(Plan, CONFIGS / "stego.toml"), Plan()
+    numbers = [name for name, value in dataclasses.asdict(least).items() if isinstance(value, int)]
+    assert numbers and all(getattr(most, name) >= getattr(least, name) for name in numbers)
+    assert {*least.attacks} < {*most.attacks} and {*least.models} < {*most.models}
+    assert most.psnr == (52.0, 42.0, 38.0) and all(isinstance(each, float) for each in most.psnr)
+    for text, sentence in (("psnr = 3", "psnr: expected a list, found 3"), ("psnr = ['a']", "psnr: expected float")):
+        with pytest.raises(ConfigError, match=sentence):
+            read_toml(Plan, preset(tmp_path, text))

@@ -9,7 +9,8 @@ from nerfkit.run import Run
 from nerfkit.stego.forgery import forgery_rows, overwrite_rows
 from nerfkit.stego.model_attacks import model_rows
 from nerfkit.stego.nulls import null_rows
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, attack_rows
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, Missing, Row, attack_rows
 from nerfkit.stego.steganalysis import steganalysis_rows
 
 ROWS, PAGE = "mark/bench.jsonl", "mark/bench.html"

@@ -21,7 +21,8 @@ from nerfkit.stego.carriers import calibrate
 from nerfkit.stego.cost import psnr
 from nerfkit.stego.keys import StegoError
 from nerfkit.stego.mark import scene_digest
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, key, strength
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, Missing, Row, key, strength
 from nerfkit.stego.views import views_between
 
 _STRENGTH = 3.0

@@ -33,7 +33,8 @@ from nerfkit.stego.cost import against_photographs, psnr
 from nerfkit.stego.embed import shown_by
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.message import Letter
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, key, strength
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, Missing, Row, key, strength
 from nerfkit.stego.weights import table_of
 from nerfkit.tiles import load
 from nerfkit.train.loop import fit, model_of

@@ -26,7 +26,8 @@ from nerfkit.stego.extract import VERIFY_RATE, fused
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, attack_one, counted, key, strength
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, Missing, Row, attack_one, counted, key, strength
 from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.views import views_between
 

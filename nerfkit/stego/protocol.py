@@ -31,6 +31,7 @@ from nerfkit.stego.extract import RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading
+from nerfkit.stego.plan import NONE, Plan
 from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.views import views_between
 from nerfkit.stego.weights import compared, told
@@ -38,65 +39,10 @@ from nerfkit.stego.weights import compared, told
 Row = dict[str, Any]
 Missing = Callable[[Row], bool]
 """Whether no row says all of this yet."""
-NONE = "none"
-SOME = (NONE, "jpeg:50", "crop:0.4", "noise:0.05+crop:0.7+jpeg:50")
-ALL = (
-    NONE,
-    "noise:0.01",
-    "noise:0.05",
-    "noise:0.1",
-    "blur:0.8",
-    "blur:1.5",
-    "jpeg:50",
-    "jpeg:10",
-    "rotate:30",
-    "crop:0.8",
-    "crop:0.4",
-    "resize:0.5",
-    "resize:0.75",
-    "brightness:0.5",
-    "brightness:1.5",
-    "contrast:0.5",
-    "contrast:1.5",
-    "noise:0.05+crop:0.7+jpeg:50",
-)
-"""What happens to pictures, of strengths from mild to brutal; see `nerfkit.stego.attacks`."""
-SOME_MODELS = ("float16", "round:8", "round:4", "zero:0.5", "noise:1", "tune:100")
-ALL_MODELS = (*SOME_MODELS, "round:6", "zero:0.2", "noise:2", "tune:200", "tune:500", "tune:1000", "distil:2000")
-"""What happens to models; see `nerfkit.stego.model_attacks`."""
 _MOVES = ("crop", "rotate")
 """Attacks that move pixels: what was where tells nothing of the harm."""
 GROUPS = (1, 4, 8)
 """Pictures that are read together."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is tried. These numbers two processors bear."""
-
-    keys: int = 1
-    messages: int = 1
-    views: int = 8
-    size: int = 400
-    """Pixels of pictures, across."""
-    attacks: tuple[str, ...] = SOME
-    psnr: tuple[float, ...] = ()
-    """Of marked against unmarked renders, dB, at which a mark is tried, beside the strength that it has."""
-    models: tuple[str, ...] = SOME_MODELS
-    pictures: int = 32
-    """Without a message."""
-    wrong_keys: int = 10_000
-    """With which pictures are read."""
-    halves: int = 100_000
-    """Wrong keys of which only what comes behind the carriers is drawn anew."""
-    pairs: int = 32
-    """Marked and unmarked renders that a detector learns from, and is tried on."""
-    forged_from: int = 25
-    """Marked pictures that a forger has."""
-
-
-FULL = Plan(3, 3, 100, 400, ALL, (52.0, 42.0, 38.0), ALL_MODELS, 10_000, 100_000, 10_000_000, 200, 200)
-"""What the goals ask for: days."""
 
 
 @dataclass(frozen=True)

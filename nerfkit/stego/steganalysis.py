@@ -17,7 +17,8 @@ from scipy.stats import rankdata
 
 from nerfkit.cameras import Cameras
 from nerfkit.stego.attacks import Picture
-from nerfkit.stego.protocol import Bench, Missing, Plan, Row, key, strength
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, Missing, Row, key, strength
 from nerfkit.stego.views import views_between
 
 _LARGEST = 3

@@ -30,7 +30,8 @@ from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.mark import Mark, read_mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
 from nerfkit.stego.pinhole import Projective
-from nerfkit.stego.protocol import Bench, Plan, attack_rows
+from nerfkit.stego.plan import Plan
+from nerfkit.stego.protocol import Bench, attack_rows
 from nerfkit.stego.reading import close_look, first_look
 from nerfkit.types import Rays
 
@@ -484,7 +485,9 @@ def _white(places: list[torch.Tensor], _: Model, cameras: Cameras, view: int, __
 def test_what_cannot_be_tried_is_one_sentence(
     signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in ([signed.copy], [signed.run, "--suspect", signed.copy], [signed.run, "--views", "0"]):
+    (tmp_path / "plan.toml").write_text("view = 3")
+    unknown = [signed.run, "--config", str(tmp_path / "plan.toml")]
+    for words in ([signed.copy], [signed.run, "--suspect", signed.copy], [signed.run, "--views", "0"], unknown):
         code, out, err = call(capsys, "stego-bench", *words)
         assert (code, out, err.count("\n")) == (2, "", 1), words
     assert not (signed.run / "mark" / "bench.html").exists()
