@@ -18,7 +18,7 @@ from nerfkit.render import Model
 from nerfkit.stego.keys import Key
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading, summed
-from nerfkit.stego.reading import N_LOOKS, close_look, first_look
+from nerfkit.stego.reading import N_LOOKS, close_look, first_look, sighted
 from nerfkit.stego.recipients import Addresses, Named
 
 RATE = 1e-6
@@ -47,8 +47,8 @@ class Found:
 def hear(model: Model, mark: Mark, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, " n"] | None:
     """What each carrier hears of a picture, at a close look; None where it does not show the scene."""
     background = mark.terms.background
-    first = first_look(model, mark.carriers, mark.landmarks, picture, background)
-    return None if first is None else close_look(model, mark.carriers, picture, first[1], background)
+    sight = sighted(model, mark.landmarks, picture, background)
+    return None if sight is None else close_look(model, mark.carriers, picture, sight.camera_of(picture), background)
 
 
 def look_for(

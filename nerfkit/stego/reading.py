@@ -55,12 +55,15 @@ class Sight:
         left = residual(self.seen, self.host, self.found)
         return carriers.answer(_heard(self.model, left, self.host, self.camera, side))
 
+    def camera_of(self, picture: UInt8[np.ndarray, "h w 3"]) -> Projective:
+        """The camera of the picture in its own size."""
+        height, width = self.seen.shape
+        return self.found.scaled(picture.shape[1] / width, picture.shape[0] / height)
 
-def first_look(
-    model: Model, carriers: Carriers, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 3"], background: str
-) -> tuple[Float[Tensor, " n"], Projective] | None:
-    """How well each carrier's pattern, coin up, agrees with a picture, and its camera; None where it does not show the
-    scene: all cameras that may have taken it would see something else."""
+
+def sighted(model: Model, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 3"], background: str) -> Sight | None:
+    """A picture from where it was taken; None where it does not show the scene: all cameras that may have taken it
+    would see something else."""
     best, alike = None, _ALIKE
     for guess in landmarks.cameras_of(picture):
         sight = _sight(model, picture, guess, background, _FIRST)
@@ -69,11 +72,16 @@ def first_look(
             best, alike = sight, like
         if alike > _SURE:
             break
-    if best is None:
-        return None
-    height, width = best.seen.shape
-    camera = best.found.scaled(picture.shape[1] / width, picture.shape[0] / height)
-    return best.answer(carriers, _HEARD_FIRST), camera
+    return best
+
+
+def first_look(
+    model: Model, carriers: Carriers, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 3"], background: str
+) -> tuple[Float[Tensor, " n"], Projective] | None:
+    """How well each carrier's pattern, coin up, agrees with a picture, and its camera; None where it does not show the
+    scene."""
+    sight = sighted(model, landmarks, picture, background)
+    return None if sight is None else (sight.answer(carriers, _HEARD_FIRST), sight.camera_of(picture))
 
 
 def close_look(
