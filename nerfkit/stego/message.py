@@ -20,6 +20,9 @@ from torch import Tensor
 from nerfkit.stego.code import Code
 from nerfkit.stego.keys import Secret, StegoError
 
+_GRID = 1 << 15
+"""Into how many parts a sum is divided to be counted out."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -126,22 +129,25 @@ def chance_of_agreement(n: int, agreeing: int) -> float:
 
 
 def chance_of_sum(sizes: Float[np.ndarray, " n"], total: float) -> float:
-    """A bound of P(sum of e_i sizes_i >= total) for fair coins e_i of +1 and -1.
+    """P(sum of e_i sizes_i >= total) for fair coins e_i of +1 and -1, never less than that.
 
-    Chernoff's: the least over l > 0 of exp(-l total) prod cosh(l sizes_i); and 2^-n where all agree.
+    Sizes are rounded to a grid, on which sums are counted out; what rounding may have added to a sum is let pass.
     """
     most = float(sizes.sum())
     if not 0.0 < total:
         return 1.0
     if total >= most * (1.0 - 1e-12):
         return 0.5 ** int((sizes > 0).sum())
-    sizes, total = sizes / most, total / most
-    low, high = 0.0, 1.0
-    while (sizes * np.tanh(high * sizes)).sum() < total and high < 1e12:
-        high *= 2.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (sizes * np.tanh(middle * sizes)).sum() < total else (low, middle)
-    scaled = high * sizes
-    log_cosh = scaled + np.log1p(np.exp(-2.0 * scaled)) - math.log(2.0)
-    return float(min(1.0, math.exp(min(0.0, float(log_cosh.sum()) - high * total))))
+    unit = most / _GRID
+    steps = np.rint(sizes / unit).astype(np.int64)
+    reached = total - float(np.abs(sizes - unit * steps).sum())
+    chances, end = np.zeros(int(steps.sum()) + 1), 1
+    chances[0] = 1.0
+    for step in steps[steps > 0]:
+        halved = chances[:end] / 2.0
+        chances[:end] = halved
+        chances[step : step + end] += halved
+        end += int(step)
+    # A sum is unit * (2 * steps of the coins that are up - all steps).
+    least = math.ceil((reached / unit + len(chances) - 1) / 2.0 - 1e-6)
+    return min(1.0, float(chances[least:].sum()))

@@ -2,7 +2,7 @@
 
 A recipient's copy carries no message but a word of fair coins, drawn by the key from his name. What pictures say was
 made without an innocent's word, whatever the others did to theirs, so its sum with his word is a sum of fair coins: the
-bound of `message.chance_of_sum` holds for him whoever is guilty. A word of the code would not do: of a random one any
+chance of `message.chance_of_sum` is his whoever is guilty. A word of the code would not do: of a random one any
 nine bits are fair coins (its dual code has no word of fewer than ten ones, by the BCH bound), but 22 that are not are
 easily found.
 

@@ -54,20 +54,25 @@ def test_the_length_is_checked() -> None:
         letter().write(b"four")
 
 
-def test_the_bound_holds_and_is_no_idle_one() -> None:
-    """Against the count of all signs of a dozen numbers."""
+def test_the_chance_of_a_sum_is_that_of_all_signs() -> None:
+    """Counted for a dozen numbers, some of them nothing."""
     chance = np.random.default_rng(0)
     for _ in range(20):
-        sizes = chance.exponential(size=12)
+        sizes = chance.exponential(size=12) * (chance.random(12) < 0.9)
         sums = np.array(list(itertools.product([-1.0, 1.0], repeat=12))) @ sizes
-        for share in (0.2, 0.5, 0.8, 0.95):
+        for share in (0.2, 0.5, 0.8, 0.95, 1.0):
             total = share * sizes.sum()
-            exact = float((sums >= total).mean())
-            bound = chance_of_sum(sizes, total)
-            assert exact <= bound * (1 + 1e-9)
-            assert bound <= 30 * exact + 1e-3
+            exact, near = (float((sums >= total - slack * sizes.sum()).mean()) for slack in (1e-12, 2e-3))
+            assert exact <= chance_of_sum(sizes, total) <= near
     assert chance_of_sum(np.ones(10), 10.0) == 2.0**-10
     assert chance_of_sum(np.ones(10), -1.0) == 1.0
+
+
+@pytest.mark.parametrize(("n", "agreeing"), [(127, 70), (127, 110), (127, 126), (255, 200)])
+def test_coins_of_one_size_are_counted_as_bits_are(n: int, agreeing: int) -> None:
+    """Far out, too, where chances are less than what a sum of one could hold."""
+    found = chance_of_sum(np.full(n, 0.3), 0.3 * (2 * agreeing - n))
+    assert found == pytest.approx(chance_of_agreement(n, agreeing), rel=1e-9)
 
 
 def test_noise_is_hardly_ever_taken_for_a_message() -> None:
