@@ -12,6 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def beside(path: Path, ending: str) -> Path:
+    """Where lies what is made of a file or a folder: beside it, with its name and this ending.
+
+    >>> str(beside(Path("runs/mine"), "-pruned"))
+    'runs/mine-pruned'
+    """
+    path = path.resolve() if path.name in ("", "..") else path
+    return path.with_name(f"{path.name}{ending}")
+
+
 class PlaceError(ValueError):
     """A place that cannot be written to: one sentence that names it."""
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def stego_bench(words: list[str]) -> int:
     """Try what a run's mark stands, and say it in numbers."""
     from nerfkit.arguments import UsageError, parse, value_of, with_defaults
-    from nerfkit.config import ConfigError, read_toml
+    from nerfkit.config import ConfigError, load_preset
     from nerfkit.signing_flags import StegoBench, message_of
     from nerfkit.stego.plan import Plan
 
     file = value_of("--config", words)
     try:
-        preset = Plan() if file is None else read_toml(Plan, Path(file))
+        preset = Plan() if file is None else load_preset(Path(file), Plan())
     except ConfigError as error:
         raise UsageError(str(error)) from None
     arguments = parse(with_defaults(StegoBench, "plan", preset), "stego-bench", words)

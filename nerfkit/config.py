@@ -270,9 +270,7 @@ def check(config: Config) -> Config:
     if config.train.tiles:
         tile_counts(config.train.tiles)
         if config.sampler.kind == "proposal":
-            raise ConfigError(
-                "sampler.kind: tiles are cut from cells, which proposals have none of; take grid or learned"
-            )
+            raise ConfigError("sampler.kind: tiles are cut from cells, which proposals lack; take grid or learned")
         for key in ("train.poses", "train.exposure", "train.align", "train.realign"):
             if values[key]:
                 raise ConfigError(f"{key}: each tile would find its own, and they would not fit; leave out one")
@@ -336,9 +334,7 @@ def _convert(value: Any, hint: Any, key: str, base: Any) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{key}: expected one of {', '.join(map(str, get_args(hint)))}, found {value!r}")
         return value
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{key}: expected a list, found {value!r}")
+    if get_origin(hint) is tuple and isinstance(value, list):
         return tuple(_convert(one, get_args(hint)[0], key, None) for one in value)
     if hint is float and type(value) is int:
         return float(value)
@@ -381,19 +377,11 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {"schema": SCHEMA, **dataclasses.asdict(config)}
 
 
-def load_preset(path: Path, base: Config | None = None) -> Config:
-    """Read a TOML preset over the defaults, or over other settings. Raises ConfigError, naming the file."""
-    config = read_toml(Config, path, base)
+def load_preset(path: Path, base: Any = Config()) -> Any:
+    """Read a TOML preset over the defaults, or over settings of another kind. Raises ConfigError, naming the file."""
     try:
-        return check(config)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def read_toml(cls: type, path: Path, base: Any = None) -> Any:
-    """A dataclass of settings as `from_dict` builds it of a TOML file. Raises ConfigError, naming the file."""
-    try:
-        return from_dict(cls, tomllib.loads(path.read_text()), base=base)
+        found = from_dict(type(base), tomllib.loads(path.read_text()), base=base)
+        return check(found) if isinstance(found, Config) else found
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file") from None
     except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -26,10 +26,22 @@ def eight_bits(image: Image) -> Image:
 
     if image.mode[0] not in "IF":
         return image
-    values = np.asarray(image, np.float64)
+    values = np.asarray(image)
     high = values.max()
     most = 65535 if image.mode.startswith("I;16") or high > 255 else 255 if image.mode == "I" or high > 1 else 1
-    return fromarray(np.rint(255 * (values / most).clip(0, 1)).astype(np.uint8))
+    found = np.empty(values.shape, np.uint8)
+    for row, there in zip(found, values, strict=True):  # as numbers of 64 bits, but one row alone
+        row[:] = np.rint(255 * (there.astype(np.float64) / most).clip(0, 1))
+    return fromarray(found)
+
+
+def check_size(path: Path, size: tuple[int, int], least_side: int, kind: type[Exception]) -> None:
+    """Raise an error of this kind where a picture of this width and height is too small, or too large to unpack."""
+    width, height = size
+    if width * height > _MOST_PIXELS:
+        raise kind(f"{path}: has {width * height / 1e6:.0f} megapixels, {_MOST_PIXELS / 1e6:.0f} at most")
+    if min(width, height) < least_side:
+        raise kind(f"{path}: is {width}x{height} pixels, expected at least {least_side} a side")
 
 
 @contextmanager
@@ -49,11 +61,7 @@ def opened(path: Path, least_side: int, kind: type[Exception]) -> Iterator[Image
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
         with image:
-            width, height = image.size
-            if width * height > _MOST_PIXELS:
-                raise kind(f"{path}: has {width * height / 1e6:.0f} megapixels, {_MOST_PIXELS / 1e6:.0f} at most")
-            if min(width, height) < least_side:
-                raise kind(f"{path}: is {width}x{height} pixels, expected at least {least_side} a side")
+            check_size(path, image.size, least_side, kind)
             yield image
     except kind:
         raise

@@ -58,7 +58,7 @@ def show(arguments: Extract, key: Key, out: Path) -> bool:
     from nerfkit.aside import file_aside
     from nerfkit.render import load_model
     from nerfkit.run import Run
-    from nerfkit.stego.decoder import N_SIGNS
+    from nerfkit.stego.decoder import N_SIGNS, stretched
     from nerfkit.stego.hidden import kept
     from nerfkit.stego.keys import StegoError
     from nerfkit.stego.pictures import pictures_of
@@ -67,7 +67,8 @@ def show(arguments: Extract, key: Key, out: Path) -> bool:
     each = kept(run, load_model(run), key)
     if not each:
         raise StegoError(f"{run.path}: keeps nothing that this key has hidden; nerfkit embed --hide does")
-    names, pictures = zip(*pictures_of(list(arguments.pictures)), strict=True)
+    small = [(name, stretched(picture)) for name, picture in pictures_of(list(arguments.pictures))]
+    names, pictures = zip(*small, strict=True)
     keeping, found = max(((one, one.read(list(pictures))) for one in each), key=lambda pair: pair[1].sure)
     if found.found:
         contents = keeping.payload.contents(found.drawn)

@@ -45,13 +45,14 @@ def keygen(words: list[str]) -> int:
 def embed(words: list[str]) -> int:
     """Mark a run: a copy whose every render carries a message, or tells whose it is."""
     from nerfkit.arguments import parse
+    from nerfkit.aside import beside
     from nerfkit.signing_flags import Embed
     from nerfkit.stego.keys import Key
 
     arguments = parse(Embed, "embed", words)
     key = Key.read(arguments.key)
     content = _content(arguments)
-    out = arguments.out or arguments.run.with_name(f"{arguments.run.name}-marked")
+    out = arguments.out or beside(arguments.run, "-marked")
     if isinstance(content, Path):
         return hide(arguments, key, content, out)
     from nerfkit.assess import scene_of
@@ -114,6 +115,7 @@ def extract(words: list[str]) -> int:
     from nerfkit.stego.keys import Key
 
     arguments = parse(Extract, "extract", words)
+    _check_pictures(arguments.pictures)
     _check_credentials(arguments)
     if arguments.hidden is not None:
         return 0 if show(arguments, Key.read(arguments.key), arguments.hidden) else ABSENT
@@ -157,6 +159,7 @@ def verify(words: list[str]) -> int:
     from nerfkit.signing_flags import Verify
 
     arguments = parse(Verify, "verify", words)
+    _check_pictures(arguments.pictures)
     mark, names, found = _read(arguments.run, arguments.pictures, arguments.key, arguments.fpr, arguments.message, [])
     agreeing, p = found.verified or (0, 1.0)
     there = p <= arguments.fpr
@@ -171,7 +174,8 @@ def verify(words: list[str]) -> int:
         print(json.dumps(record, indent=1))
     else:
         print("present" if there else "absent")
-        say(f"{agreeing} of {record['n_bits']} bits agree, as many do by chance with {p:.1e}")
+        told = f"{agreeing} of {record['n_bits']} bits agree, as many do by chance with {p:.1e}"
+        say(told if found.n_shown else f"none of {len(names)} pictures shows the scene, or enough of it")
     return 0 if there else ABSENT
 
 
@@ -214,10 +218,13 @@ def attack(words: list[str]) -> int:
 
     from nerfkit.aside import file_aside
     from nerfkit.stego.attacks import attacked
+    from nerfkit.stego.keys import StegoError
     from nerfkit.stego.pictures import pictures_of
 
     _, picture = next(pictures_of([arguments.picture]))
     out = arguments.out or arguments.picture.with_name(f"{arguments.picture.stem}-attacked.png")
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise StegoError(f"--out {out}: expected a name such as x.png")
     result = attacked(picture, arguments.by, arguments.seed)
     with file_aside(out) as aside:
         Image.fromarray(result).save(aside)
@@ -225,9 +232,18 @@ def attack(words: list[str]) -> int:
     return 0
 
 
+def _check_pictures(paths: tuple[Path, ...]) -> None:
+    from nerfkit.stego.keys import StegoError
+
+    if not paths:
+        raise StegoError("no picture to read")
+
+
 def _check_credentials(arguments: Extract) -> None:
     from nerfkit.stego.keys import StegoError
 
+    if arguments.c2pa is not None and arguments.hidden is not None:
+        raise StegoError("--c2pa: names a message, and with --hidden none is read; give one of them")
     if arguments.c2pa is not None and not (len(arguments.pictures) == 1 and arguments.pictures[0].is_file()):
         raise StegoError("--c2pa: is for one picture, in a file")
 
@@ -306,10 +322,7 @@ def _read(
     folder: Path, paths: tuple[Path, ...], key_file: Path, rate: float, expected: str | None, lines: list[Line]
 ) -> tuple[Mark, list[str], Found]:
     from nerfkit.signing_flags import message_of
-    from nerfkit.stego.keys import StegoError
 
-    if not paths:
-        raise StegoError("no picture to read")
     key, model, mark = _owned(folder, key_file, rate)
     from nerfkit.stego.extract import look_for
     from nerfkit.stego.pictures import pictures_of

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nerfkit.aside import beside
 from nerfkit.filming import render
 from nerfkit.lifting import LIFTING
 from nerfkit.signing import SIGNING
@@ -160,7 +161,7 @@ def prune(words: list[str]) -> int:
 
         run = Run.open(arguments.run)
         scene = scene_of(run, arguments.scene)
-        out = arguments.out or run.path.with_name(f"{run.path.name}-pruned")
+        out = arguments.out or beside(run.path, "-pruned")
         smaller, scene = Smaller(arguments.neurons, settings, arguments.steps), with_mark(run, scene)
         made, training = begin_smaller(run, scene, smaller, out, ["nerfkit", "prune", *words])
         field = training.model.field
@@ -180,7 +181,7 @@ def compress(words: list[str]) -> int:
     from nerfkit.arguments import Compress, UsageError, parse, size_of
 
     arguments = parse(Compress, "compress", words)
-    n_bytes, out = size_of(arguments.bytes), arguments.out or arguments.run.with_name(f"{arguments.run.name}.nerf")
+    n_bytes, out = size_of(arguments.bytes), arguments.out or beside(arguments.run, ".nerf")
     if out.suffix != ".nerf":
         raise UsageError(f"--out {out}: expected a name such as x.nerf")
     from nerfkit.session import interruptible, train_until_done
@@ -268,8 +269,8 @@ def prepare(words: list[str]) -> int:
     from nerfkit.prepare import PICTURE
     from nerfkit.prepare import prepare as make
 
-    beside = arguments.photos.resolve() if arguments.photos.name in ("", "..") else arguments.photos
-    out = arguments.out or beside.with_name(f"{beside.stem}-scene")
+    photos = arguments.photos if arguments.photos.is_dir() else arguments.photos.with_suffix("")
+    out = arguments.out or beside(photos, "-scene")
     with stages() as on_progress:
         record = make(arguments.photos, out, arguments.frames, arguments.max_size, on_progress)
     laid = "" if record["gps_error"] is None else f"; laid on GPS to {record['gps_error']:.2g} m"

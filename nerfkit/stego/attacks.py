@@ -74,6 +74,7 @@ def _crop(picture: Picture, share: float, chance: np.random.Generator) -> Pictur
 def _rotate(picture: Picture, most: float, chance: np.random.Generator) -> Picture:
     """By any angle up to so many degrees to either side, black corners."""
     height, width = picture.shape[:2]
+    most = abs(most)
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), chance.uniform(-most, most), 1.0)
     return cv2.warpAffine(picture, turn, (width, height), flags=cv2.INTER_CUBIC)
 

@@ -14,17 +14,25 @@ from nerfkit.stego.protocol import Bench, Missing, Row, attack_rows
 from nerfkit.stego.steganalysis import steganalysis_rows
 
 ROWS, PAGE = "mark/bench.jsonl", "mark/bench.html"
+PROTOCOL = 3
+"""What rows mean: raised when views, attacks or readers change, so that older rows are neither taken for new ones nor
+shown beside them."""
 RowsFn = Callable[[Missing], Iterator[Row]]
+
+
+def rows_of(run: Run) -> list[Row]:
+    """All that a run has of its mark by the protocol of today."""
+    return [row for row in run.read_log(ROWS) if row.get("protocol") == PROTOCOL]
 
 
 def measured(run: Run, part: str, rows_fn: RowsFn) -> Iterator[Row]:
     """The rows of a part that its run has not yet, written down one by one."""
-    there = [row for row in run.read_log(ROWS) if row.get("part") == part]
+    there = [row for row in rows_of(run) if row["part"] == part]
 
     def missing(what: Row) -> bool:
         return not any(what.items() <= row.items() for row in there)
 
-    machine = {"cpu": cpu_name(), "versions": versions(), "commit": commit()}
+    machine = {"protocol": PROTOCOL, "cpu": cpu_name(), "versions": versions(), "commit": commit()}
     for row in rows_fn(missing):
         row = {"part": part, "time": now(), **row, **machine}
         run.log(row, ROWS)

@@ -9,20 +9,19 @@ from statistics import fmean
 from nerfkit.charts import STYLES, Curve, line_chart, si
 from nerfkit.page import page, section
 from nerfkit.run import Run
-from nerfkit.stego.bench import PAGE, ROWS
+from nerfkit.stego.bench import PAGE, rows_of
 from nerfkit.stego.forgery import SAME
 from nerfkit.stego.protocol import Row, at_most, interval
 
 _EXACT = ("exact_1", "exact_4", "exact_8")
-_READ = ("found", "raw bits", "exact from 1", "from 4", "from 8")
+_VERIFIED = ("verified_1", "verified_4", "verified_8")
+_READ = ("found", "raw bits of these", "exact from 1", "from 4", "from 8")
 
 
 def write_page(run: Run) -> None:
     """Write the page of all rows that a run has of its mark."""
-    rows = run.read_log(ROWS)
-    by_part = {
-        part: [row for row in rows if row.get("part") == part] for part in dict.fromkeys(r["part"] for r in rows)
-    }
+    rows = rows_of(run)
+    by_part = {part: [row for row in rows if row["part"] == part] for part in dict.fromkeys(r["part"] for r in rows)}
     title = f"{run.provenance['scene']['name']} · {run.path.resolve().name} · the mark"
     sections = [
         f"<header>\n<h1>{escape(title)}</h1>\n<p>Each share stands with the interval of 95 % that it proves (Clopper "
@@ -55,7 +54,7 @@ def added(rows: Iterable[Row]) -> Row:
     """Rows of several keys and messages as one: counts added up, figures averaged, raw bits by pictures found."""
     rows = list(rows)
     out = dict(rows[0])
-    for name in ("found", *_EXACT):
+    for name in ("found", *_EXACT, *_VERIFIED):
         out[name] = [sum(row[name][i] for row in rows) for i in (0, 1)]
     out["psnr"], out["worst_psnr"] = fmean(row["psnr"] for row in rows), min(row["worst_psnr"] for row in rows)
     seen = [(row["raw"], row["found"][0]) for row in rows if row["raw"] is not None]
@@ -105,7 +104,11 @@ def _models(rows: list[Row]) -> str:
 def _nulls(rows: list[Row]) -> str:
     wrong, right = [], []
     for row in rows:
-        if row["keys"] == "right":
+        if row["keys"] == "right" and "messages" in row:
+            verified = f"{row['verified'][0]} of {si(row['verified'][1])}, expected {row['expected']:.2g}"
+            shares = [f"{100 * row['agreeing']:.2f} %", f"{row['ks']:.2f}"]
+            wrong.append(["other messages of the key", str(row["found"]), "–", *shares, verified])
+        elif row["keys"] == "right":
             accepted = [none_of(row["accepted"]), f"{row['readings']}"]
             right.append([row["pictures"], row["attack"], rate(row["found"]), *accepted])
         elif row["found"]:
@@ -115,11 +118,9 @@ def _nulls(rows: list[Row]) -> str:
     note = (
         '<p class="note">Wrong keys are drawn at random: whole readings, in which none may be found; the bits that '
         "agree with one message, whose p-values are uniform if the test says more than 0.01; and half keys, of which "
-        "verify says yes as often as it states.</p>"
+        "verify says yes as often as it states; as of other messages of the key itself.</p>"
     )
-    keys = _table(
-        ("wrong keys on", "pictures", "found in readings", "agree", "uniform", "verified by half keys"), wrong
-    )
+    keys = _table(("wrong keys on", "pictures", "found in readings", "agree", "uniform", "verified"), wrong)
     pictures = _table(("without a message", "attack", "of this scene", "pictures accepted", "readings"), right)
     return keys + note + pictures
 
@@ -128,10 +129,11 @@ def _forgery(rows: list[Row]) -> str:
     names = {"difference": "difference to unmarked twins", "denoiser": "what a denoiser takes away"}
     body = [
         [names[row["by"]], ("" if row["onto"] == SAME else "mean onto ") + row["onto"], str(row["pictures"])]
-        + [_number(row["forged_psnr"]), *_read(row)]
+        + [_number(row["forged_psnr"]), *_read(row), *(rate(row[name]) for name in _VERIFIED)]
         for row in rows
     ]
-    return _table(("taken from marked pictures", "pasted on", "from", "dB from before", *_READ), body)
+    header = ("taken from marked pictures", "pasted on", "from", "dB from before", *_READ)
+    return _table((*header, "verified from 1", "from 4", "from 8"), body)
 
 
 def _overwrite(rows: list[Row]) -> str:

@@ -60,7 +60,11 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.draws(torch.tanh(2.0 * signs))).unflatten(1, (3, SIDE, SIDE))
 
 
+def stretched(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
+    """A picture of any size as a square of what the network sees; one that is that already stays as it is."""
+    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
 def as_seen(picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
-    """A picture of any size as the network takes it: stretched to a square."""
-    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+    """A picture of any size as the network takes it."""
+    return torch.from_numpy(stretched(picture)).permute(2, 0, 1).float() / 255

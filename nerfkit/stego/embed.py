@@ -20,10 +20,11 @@ from nerfkit.stego.cost import Picture, against_photographs, picture_of, psnr, w
 from nerfkit.stego.extract import RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import look_for_landmarks
-from nerfkit.stego.mark import Mark, Terms, has_mark, read_mark, scene_digest, write_mark
+from nerfkit.stego.mark import Mark, Terms, marked_digest, read_mark, write_mark
 from nerfkit.stego.message import FORMATS, Letter
 from nerfkit.stego.reading import N_LOOKS
 from nerfkit.stego.recipients import Addresses
+from nerfkit.stego.record import FILE, alone
 from nerfkit.stego.views import views_between
 from nerfkit.stego.weights import moves, swings
 
@@ -132,8 +133,12 @@ def embed(run: Run, model: Model, mark: Mark, letter: Letter | Addresses, conten
             f"{len(heard)} of which are found in the scene; nothing was written, try --target-psnr "
             f"{mark.terms.psnr - 4:.0f}"
         )
-    if not has_mark(run):
-        write_mark(run, mark)
+    with alone(run.path / FILE):
+        kept = read_mark(run, model)
+        if kept is None:
+            write_mark(run, mark)
+        elif kept.terms != mark.terms:
+            raise StegoError(f"{run.path}: was marked otherwise meanwhile; nothing was written, say it once more")
     return Embedded(table, n_read, len(pictures))
 
 
@@ -170,7 +175,8 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     views = unseen[:: -(-len(unseen) // _VIEWS)]
     cameras = replace(scene.cameras[views], distortion=torch.zeros(len(views), 8), lens="pinhole")
     cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
-    terms = Terms(scene_digest(model), n_bits, 0.0, background, 0.0, 0.0, None, profile if target is None else None)
+    by = profile if target is None else None
+    terms = Terms(marked_digest(model, carriers), n_bits, 0.0, background, 0.0, 0.0, None, by)
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
     between = views_between(scene, _BETWEEN, round(_SPARSE * _SIDE), _SEED)

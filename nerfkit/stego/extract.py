@@ -33,7 +33,7 @@ class Found:
     """What pictures say."""
 
     reading: Reading | None
-    """None where no word has a true tag, or one that chance might as well have found."""
+    """None where no message was found, or one that chance might as well have found."""
     n_shown: int
     """Pictures that show the scene."""
     agreeing: list[int | None]

@@ -20,7 +20,7 @@ from nerfkit.stego.attacks import Picture
 from nerfkit.stego.carriers import calibrate
 from nerfkit.stego.cost import psnr
 from nerfkit.stego.keys import StegoError
-from nerfkit.stego.mark import scene_digest
+from nerfkit.stego.mark import marked_digest
 from nerfkit.stego.plan import Plan
 from nerfkit.stego.protocol import Bench, Missing, Row, key, strength
 from nerfkit.stego.views import views_between
@@ -99,7 +99,7 @@ def overwrite_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
                 theirs = replace(bench.mark, carriers=calibrate(model, bench.scene.cameras, train))
             except StegoError:
                 continue
-            theirs = replace(theirs, terms=replace(theirs.terms, scene=scene_digest(model)))
+            theirs = replace(theirs, terms=replace(theirs.terms, scene=marked_digest(model, theirs.carriers)))
             second = replace(bench, mark=theirs)
             with second.marked(key(1000 + k), bench.message(1000 + k)):
                 pictures, suspect = bench.renders(), model.field.table.detach().clone()

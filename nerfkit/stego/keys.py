@@ -86,7 +86,7 @@ class Key:
             return key
         except OSError as error:
             raise StegoError(f"{path}: {error.strerror or error}; nerfkit keygen makes a key") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise StegoError(f"{path}: is no key file; nerfkit keygen makes one") from None
 
 
@@ -133,10 +133,18 @@ class Secret:
 
         return ChaCha20Poly1305(_hkdf(self.value, b"", purpose.encode()))
 
-    def tag(self, message: bytes, n_bits: int) -> UInt8[np.ndarray, " n_bits"]:
-        """Bits that nobody can add to a message who has not the key: the first of an HMAC-SHA256."""
-        found = hmac.digest(_hkdf(self.value, b"", b"tag"), message, "sha256")
-        return np.unpackbits(np.frombuffer(found, np.uint8))[:n_bits]
+    def scrambled(self, bits: UInt8[np.ndarray, " n"], back: bool = False) -> UInt8[np.ndarray, " n"]:
+        """Bits as the key says them: a permutation of all bits of this length, 512 at most, which nobody can tell from
+        one that was drawn by chance who has not the key; ``back``, its inverse.
+
+        Four rounds of Luby and Rackoff (1988), their functions the first bits of HMAC-SHA256.
+        """
+        key, halves = _hkdf(self.value, b"", b"scramble"), np.split(bits, [len(bits) // 2])
+        for number in range(3, -1, -1) if back else range(4):
+            changed, other = halves[1 - number % 2], halves[number % 2]
+            found = hmac.digest(key, bytes([number]) + np.packbits(other).tobytes(), "sha256")
+            halves[1 - number % 2] = changed ^ np.unpackbits(np.frombuffer(found, np.uint8))[: len(changed)]
+        return np.concatenate(halves)
 
 
 def _check_installed() -> None:

@@ -25,7 +25,7 @@ from nerfkit.stego.carriers import Carriers
 from nerfkit.stego.keys import StegoError
 from nerfkit.stego.landmarks import Landmarks
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of ``mark.json``."""
 _FOLDER, _FILE = "mark", "carriers.safetensors"
 _OF_VIEWS = ("c2w", "fl_x", "fl_y", "cx", "cy", "width", "height", "distortion")
@@ -36,7 +36,8 @@ class Terms:
     """What was agreed on when a scene was first marked: all its copies are marked alike."""
 
     scene: str
-    """Digest of the original field."""
+    """Digest of the original field and of the carriers in it: the secret of a scene, by which a record knows it, is
+    that of these carriers in this order."""
     n_bits: int
     """Of a message."""
     strength: float
@@ -68,6 +69,12 @@ def scene_digest(model: Model) -> str:
     """Of the numbers of a field: a model that learnt anything since is another scene."""
     parts = [tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in model.field.state_dict().values()]
     return digest(b"".join(parts))
+
+
+def marked_digest(model: Model, carriers: Carriers) -> str:
+    """Of the numbers of a field, and of what carries in it, in its order."""
+    parts = carriers.entries.cpu().to(torch.int32), carriers.steps.cpu().float()
+    return digest(b"".join([scene_digest(model).encode(), *(part.numpy().tobytes() for part in parts)]))
 
 
 def has_mark(run: Run) -> bool:
@@ -108,6 +115,9 @@ def read_mark(run: Run, model: Model) -> Mark | None:
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RunError) as error:
         why = str(error) or type(error).__name__
         raise StegoError(f"{path}: the mark cannot be read ({why}); nerfkit embed makes it anew without it") from None
-    if terms.scene != scene_digest(model):
-        raise StegoError(f"{run.path}: has learnt on since it was marked; remove its folder {_FOLDER} to mark it anew")
+    if terms.scene != marked_digest(model, carriers):
+        raise StegoError(
+            f"{run.path}: has learnt on since it was marked, or its mark was changed; remove its folder {_FOLDER} to "
+            "mark it anew"
+        )
     return Mark(terms, carriers, Landmarks(*seen, float(tensors["focal"])), views)

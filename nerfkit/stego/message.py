@@ -1,9 +1,11 @@
 """A message as the bits that a scene carries, and how sure one may be of one that is read.
 
-A message gets a keyed tag, which binds it to the scene, and both become a word of a code (`code`), whose bits are put
-in a keyed order and turned by keyed coins. What is read of a picture that knows nothing of the key agrees with the
-turned bits of any word as fair coins do, whatever the picture and however sure it seems of each bit. Hence the error
-rates below hold for every picture: the chance is that of the key.
+A message and some zeros are scrambled by the key (where no zeros come back, it was none: encode, then encipher, Bellare
+and Rogaway 2000) and become a word of a code (`code`), whose bits are put in a keyed order and turned by keyed coins.
+What is read of a picture that was made without the key agrees with the turned bits of any word as fair coins do,
+whatever the picture and however sure it seems of each bit. Hence the error rates below hold for every such picture: the
+chance is that of the key. So it is, as nearly as words of the code are spread like coins, for a picture that carries
+another message of the key: scrambled, two of them differ in half of all bits, however alike they are.
 """
 
 from __future__ import annotations
@@ -31,19 +33,10 @@ class Format:
     n_bits: int
     """Of the message, a whole number of bytes."""
     code: Code
-    n_tag: int
-
-    @property
-    def n_spare(self) -> int:
-        """Bits of the code that are zero: no word with others is a message."""
-        return self.code.k - self.n_bits - self.n_tag
+    """Of at least 16 bits more."""
 
 
-FORMATS = {
-    48: Format(48, Code(127, 64), 16),
-    64: Format(64, Code(255, 131), 32),
-    96: Format(96, Code(255, 131), 32),
-}
+FORMATS = {48: Format(48, Code(127, 64)), 64: Format(64, Code(255, 131)), 96: Format(96, Code(255, 131))}
 """48 bits are read from a view; longer ones want a few."""
 
 
@@ -69,16 +62,18 @@ class Letter:
         """The signs, +1 or -1, that carry a message. Raises StegoError where it is of another length."""
         if 8 * len(message) != self.format.n_bits:
             raise StegoError(f"a message here has {self.format.n_bits} bits, this one {8 * len(message)}")
-        return (2.0 * self.format.code.encode(self._payload(message)) - 1.0)[self._order] * self._turned
+        plain = np.zeros(self.format.code.k, np.uint8)
+        plain[: self.format.n_bits] = np.unpackbits(np.frombuffer(message, np.uint8))
+        return self._signs(self.secret.scrambled(plain))
 
     def read(self, values: Float[np.ndarray, " n"]) -> Reading | None:
-        """The message that values (sign: the bit; size: how sure) spell, if there is one with a true tag."""
+        """The message that values (sign: the bit; size: how sure) spell, if it is one."""
         straight = np.empty_like(values)
         straight[self._order] = values * self._turned
-        found = self.format.code.decode(straight)
-        message = np.packbits(found[: self.format.n_bits]).tobytes()
-        if not np.array_equal(found, self._payload(message)):
+        plain = self.secret.scrambled(self.format.code.decode(straight), back=True)
+        if plain[self.format.n_bits :].any():
             return None
+        message = np.packbits(plain[: self.format.n_bits]).tobytes()
         agreeing = self.write(message) * values
         wrong = int((agreeing <= 0).sum())
         # Any of 2^n_bits messages might have been found: the chance of each is added up.
@@ -92,15 +87,13 @@ class Letter:
 
     def verify(self, values: Float[np.ndarray, " n"], message: bytes) -> tuple[int, float]:
         """How many of the bits agree with a known message, and the chance that as many do for a key drawn at random:
-        P(Binomial(n, 1/2) >= agreeing), exactly."""
+        P(Binomial(n, 1/2) >= agreeing), exactly where no message of the key is in the picture."""
         agreeing = int((self.write(message) * values > 0).sum())
         return agreeing, chance_of_agreement(len(values), agreeing)
 
-    def _payload(self, message: bytes) -> UInt8[np.ndarray, " k"]:
-        """What the code carries: the message, spare zeros and the tag."""
-        bits = np.unpackbits(np.frombuffer(message, np.uint8))
-        spare = np.zeros(self.format.n_spare, np.uint8)
-        return np.concatenate([bits, spare, self.secret.tag(message, self.format.n_tag)])
+    def _signs(self, payload: UInt8[np.ndarray, " k"]) -> Float[np.ndarray, " n"]:
+        """The word of what the code carries, as the scene carries it."""
+        return (2.0 * self.format.code.encode(payload) - 1.0)[self._order] * self._turned
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -137,7 +130,7 @@ def chance_of_sum(sizes: Float[np.ndarray, " n"], total: float) -> float:
     if not 0.0 < total:
         return 1.0
     if total >= most * (1.0 - 1e-12):
-        return 0.5 ** int((sizes > 0).sum())
+        return 0.5 ** int((sizes > 1e-12 * most).sum())  # each of which must be up
     unit = most / _GRID
     steps = np.rint(sizes / unit).astype(np.int64)
     reached = total - float(np.abs(sizes - unit * steps).sum())

@@ -1,11 +1,12 @@
 """How often a message is found where there is none: pictures without one, and keys that are not the owner's.
 
 What the carriers hear of a picture does not depend on the key, so a picture is heard once and read with very many keys.
-Of a wrong key, bits agree with any message as fair coins do; that is put to the test three ways:
+Of a wrong key, bits agree with any message as fair coins do; that is put to the test:
 
     read      whole readings by keys drawn at random: none should count as found
     verified  the bits of these keys that agree with one message: counts of Binomial(n, 1/2), whose randomised p-values
               P(X > x) + u P(X = x), u uniform, are uniform (Kolmogorov and Smirnov's test)
+    messages  what `verify` says of other messages of the right key
     halves    many more keys of which only what comes behind the carriers, the order of the bits and their coins, is
               drawn anew, and the carriers' coins are taken from those that were read: how often `verify` says yes
 """
@@ -48,6 +49,12 @@ def null_rows(bench: Bench, plan: Plan, missing: Missing) -> Iterator[Row]:
                 pictures = bench.renders()
             heard = [one for one in bench.heard(pictures) if one is not None]
             yield {**what, **wrong_keys(bench.mark, heard, plan.wrong_keys, plan.halves)}
+    what = {"keys": "right", "pictures": "marked", "size": plan.size, "views": plan.views}
+    what |= {"strength": strength(bench.mark), "messages": plan.wrong_keys}
+    if missing(what):
+        with bench.marked(key(0), bench.message(0)):
+            heard = [one for one in bench.heard(bench.renders()) if one is not None]
+        yield {**what, **other_messages(bench.mark, heard, bench.letter(key(0)), plan.wrong_keys)}
     views = -(-plan.pictures // len(plan.attacks))
     kinds: dict[str, list[Picture]] = {}
     for by in plan.attacks:
@@ -98,6 +105,27 @@ def wrong_keys(mark: Mark, heard: Sequence[Float[Tensor, " n"]], n_read: int, n_
         "verified": [int((halves >= least).sum()), n_halves],
         "halves_agreeing": float(halves.mean()) / form.code.n if n_halves else None,
         "expected": n_halves * chance_of_agreement(form.code.n, least),
+    }
+
+
+def other_messages(mark: Mark, heard: Sequence[Float[Tensor, " n"]], letter: Letter, n: int, seed: int = 0) -> Row:
+    """What `verify` says of n numbered messages that are not in marked pictures, the first of which is likest to what
+    a message of zeros would be: alike as messages are, their words should agree with what is read as coins do."""
+    values, size = [fused(mark, letter, [one]) for one in heard], letter.format.n_bits // 8
+    tried = range(n if heard else 0)
+    agreeing = np.array(
+        [letter.verify(values[i % len(values)], i.to_bytes(size, "big"))[0] for i in tried], dtype=np.int64
+    )
+    if not heard:
+        return {"found": 0}
+    n_bits = letter.format.code.n
+    least = least_agreeing(n_bits)
+    return {
+        "found": len(heard),
+        "agreeing": float(agreeing.mean()) / n_bits,
+        "ks": uniformity(agreeing, n_bits, np.random.default_rng(seed)),
+        "verified": [int((agreeing >= least).sum()), n],
+        "expected": n * chance_of_agreement(n_bits, least),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from nerfkit.foreign import eight_bits, opened
+from nerfkit.foreign import check_size, eight_bits, opened
 from nerfkit.stego.keys import StegoError
 
 _LEAST_SIDE = 16
@@ -48,6 +48,7 @@ def _opened(path: Path) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
         n = getattr(image, "n_frames", 1)
         for frame in np.linspace(0, n - 1, min(n, _FRAMES)).round().astype(int):
             image.seek(int(frame))
+            check_size(path, image.size, _LEAST_SIDE, StegoError)  # pages of a TIFF have sizes of their own
             name = path.name if n == 1 else f"{path.name}:{frame}"
             yield name, np.array(ImageOps.exif_transpose(_on_white(image)))
 
@@ -70,6 +71,9 @@ def _frames(path: Path) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
         raise StegoError(f"{path}: there is no such file")
     film = cv2.VideoCapture(str(path))
     try:
+        if film.isOpened():
+            size = int(film.get(cv2.CAP_PROP_FRAME_WIDTH)), int(film.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            check_size(path, size, _LEAST_SIDE, StegoError)
         count = int(film.get(cv2.CAP_PROP_FRAME_COUNT))
         wanted = set(np.linspace(0, max(count - 1, 0), min(max(count, 1), _FRAMES)).round().astype(int).tolist())
         for number in range(max(wanted) + 1):

@@ -27,7 +27,7 @@ from nerfkit.scene.scene import Scene
 from nerfkit.stego.attacks import Picture, attacked
 from nerfkit.stego.cost import picture_of, psnr, worst_psnr
 from nerfkit.stego.embed import moved
-from nerfkit.stego.extract import RATE, fused, hear
+from nerfkit.stego.extract import RATE, VERIFY_RATE, fused, hear
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.mark import Mark
 from nerfkit.stego.message import FORMATS, Letter, Reading
@@ -99,7 +99,8 @@ class Bench:
             yield
 
     def reading(self, heard: Sequence[Float[Tensor, " n"] | None], letter: Letter, message: bytes) -> Row:
-        """What pictures that say this tell of a message: those found in the scene, their raw bits, exact messages."""
+        """What pictures that say this tell of a message: those found in the scene, their raw bits, how often it
+        is read, and how often it is verified."""
         found = [one for one in heard if one is not None]
         n_bits = letter.format.code.n
         agreeing = [letter.verify(fused(self.mark, letter, [one]), message)[0] for one in found]
@@ -108,11 +109,19 @@ class Bench:
             groups = [heard[i : i + k] for i in range(0, len(heard) - k + 1, k)]
             exact = [self.reads([one for one in group if one is not None], letter) == message for group in groups]
             row[f"exact_{k}"] = [sum(exact), len(exact)]
+            present = [self.verifies([one for one in group if one is not None], letter, message) for group in groups]
+            row[f"verified_{k}"] = [sum(present), len(present)]
         return row
 
     def reads(self, heard: Sequence[Float[Tensor, " n"]], letter: Letter) -> bytes | None:
         """The message of pictures, together, if one counts as found."""
         return counted(letter.read(fused(self.mark, letter, list(heard))), N_LOOKS) if heard else None
+
+    def verifies(self, heard: Sequence[Float[Tensor, " n"]], letter: Letter, message: bytes) -> bool:
+        """Whether pictures, together, count as carrying a message that is asked for."""
+        if not heard:
+            return False
+        return N_LOOKS * letter.verify(fused(self.mark, letter, list(heard)), message)[1] <= VERIFY_RATE
 
     def inspects(self, suspect: Float[Tensor, "entries features"], letter: Letter) -> bytes | None:
         """The message of a table's numbers, if one counts as found. The model is to be unmarked meanwhile."""

@@ -48,7 +48,7 @@ class Line:
     kind: str
     """`REGISTERED` or `GIVEN`."""
     scene: str
-    """Digest of the unmarked field."""
+    """Digest of the unmarked field, and of what carries in it: no other carriers can be read by its secret."""
     secret: str
     """SHA-256 of the scene's secret: who shows that had it then."""
     content: str
@@ -123,7 +123,7 @@ def note(path: Path, key: Key, scene: str, content: Content) -> list[Line]:
     a crash leaves the old one or the new. Raises RecordError where the record is not whole; it stays as it is then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         lines = read_record(path) if path.exists() else []
         signer = signer_of(key)
         if not any((line.kind, line.scene, line.signer) == (REGISTERED, scene, signer) for line in lines):
@@ -204,14 +204,14 @@ def _line_of(data: bytes, where: str) -> Line:
         unsigned = replace(line, signature="").text.encode()
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(line.signer)).verify(bytes.fromhex(line.signature), unsigned)
         base64.b64decode(line.sealed, validate=True)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, RecursionError, InvalidSignature):
         raise altered from None
     return line
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until nobody else writes a record, and keep others waiting; a process that dies lets go."""
+def alone(path: Path) -> Iterator[None]:
+    """Wait until nobody else writes a record or a mark beside it, and keep others waiting; who dies lets go."""
     with open(path.with_name(f".{path.name}.lock"), "ab") as file:
         if os.name == "nt":
             import msvcrt

@@ -38,6 +38,11 @@ def test_sizes_are_those_that_were_asked_for() -> None:
     assert attacked(PICTURE, "crop:0.5+resize:2+jpeg:90").shape == PICTURE.shape
 
 
+def test_a_turn_to_one_side_is_one_to_either() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    assert np.array_equal(attacked(picture, "rotate:-30", 1), attacked(picture, "rotate:30", 1))
+
+
 def test_light_is_multiplied() -> None:
     assert np.abs(attacked(SMOOTH, "brightness:0.5") - SMOOTH / 2).max() <= 0.5
     mean = SMOOTH.mean()

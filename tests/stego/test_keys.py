@@ -63,6 +63,23 @@ def test_streams_differ_by_key_scene_and_purpose_and_are_fair() -> None:
     assert sorted(a.of_scene("s").order("p", 1000)) == list(range(1000))
 
 
+@pytest.mark.parametrize("n", [8, 64, 131])
+def test_scrambling_is_undone_by_its_key_alone_and_changes_half_of_all(n: int) -> None:
+    secret, other = (Key(bytes([number]) * 32).of_scene("s") for number in range(2))
+    plain = np.random.default_rng(0).integers(0, 2, (400, n)).astype(np.uint8)
+    scrambled = np.stack([secret.scrambled(bits) for bits in plain])
+    assert all(
+        np.array_equal(secret.scrambled(there, back=True), bits) for there, bits in zip(scrambled, plain, strict=True)
+    )
+    flipped = plain.copy()
+    flipped[np.arange(400), np.arange(400) % n] ^= 1
+    for changed in (
+        np.stack([secret.scrambled(bits) for bits in flipped]),
+        np.stack([other.scrambled(bits) for bits in plain]),
+    ):
+        assert (changed != scrambled).mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(400 * n))
+
+
 def test_the_stream_is_the_same_everywhere() -> None:
     """Marks that were made must be read by later versions, on other machines."""
     assert Key(bytes(range(32))).of_scene("scene").draw("purpose", 8).tobytes().hex() == "b5ae8cb74b374518"

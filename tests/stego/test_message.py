@@ -33,12 +33,26 @@ def test_another_key_or_scene_reads_nothing() -> None:
 
 
 def test_a_message_cannot_be_changed_without_the_key() -> None:
-    """A word of the code with another message in it has not its tag."""
+    """Another word of the code, whichever of its bits was changed, is no message."""
     one = letter()
-    payload = one._payload(b"secret")
-    payload[3] ^= 1
-    forged = (2.0 * one.format.code.encode(payload) - 1.0)[one._order] * one._turned
-    assert one.read(forged) is None
+    straight = np.empty(127)
+    straight[one._order] = one.write(b"secret") * one._turned
+    payload = one.format.code.decode(straight)
+    for bit in range(64):
+        changed = payload.copy()
+        changed[bit] ^= 1
+        assert one.read(one._signs(changed)) is None
+
+
+@pytest.mark.parametrize("n_bits", FORMATS)
+def test_messages_of_a_key_are_no_more_alike_than_those_of_two(n_bits: int) -> None:
+    """Numbered ones, in all pairs: what carries one verifies as another as often as chance has it."""
+    one, n = letter(1, n_bits), FORMATS[n_bits].code.n
+    words = np.stack([one.write(f"copy{number:02d}".encode().ljust(n_bits // 8, b"\0")) for number in range(100)])
+    agreeing = (words @ words.T / 2 + n / 2)[np.triu_indices(100, 1)]
+    assert agreeing.mean() == pytest.approx(n / 2, abs=4 * np.sqrt(n / 4 / len(agreeing)))
+    assert agreeing.std() == pytest.approx(np.sqrt(n / 4), rel=0.05)
+    assert chance_of_agreement(n, int(agreeing.max())) > 1e-7
 
 
 def test_wrong_bits_are_counted() -> None:
@@ -66,6 +80,7 @@ def test_the_chance_of_a_sum_is_that_of_all_signs() -> None:
             assert exact <= chance_of_sum(sizes, total) <= near
     assert chance_of_sum(np.ones(10), 10.0) == 2.0**-10
     assert chance_of_sum(np.ones(10), -1.0) == 1.0
+    assert chance_of_sum(np.array([1.0] + [1e-15] * 126), 1.0) >= 0.5, "what is nothing need not agree"
 
 
 @pytest.mark.parametrize(("n", "agreeing"), [(127, 70), (127, 110), (127, 126), (255, 200)])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from nerfkit.lift.photo import read_photo
+from nerfkit.stego.keys import StegoError
 from nerfkit.stego.pictures import pictures_of
 
 RAMP = np.arange(256, dtype=np.uint8).repeat(64).reshape(128, 128)
@@ -35,3 +37,19 @@ def test_dark_grey_of_16_bits_stays_dark(tmp_path: Path) -> None:
     Image.fromarray(RAMP.astype(np.uint16)).save(tmp_path / "dark.png")
     ((_, found),) = pictures_of([tmp_path / "dark.png"])
     assert found.max() <= 1
+
+
+@pytest.mark.parametrize(("side", "sentence"), [(8, "expected at least"), (128, "megapixels")])
+def test_every_page_and_frame_has_a_size_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, sentence: str
+) -> None:
+    """Pages of a file, and what a film says of itself, may be other than its first page or its name."""
+    monkeypatch.setattr("nerfkit.foreign._MOST_PIXELS", 100 * 100)
+    first, second = (Image.new("RGB", (size, size), "red") for size in (64, side))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
+    film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (side, side))
+    film.write(np.zeros((side, side, 3), np.uint8))
+    film.release()
+    for name in ("pages.tif", "film.avi"):
+        with pytest.raises(StegoError, match=f"{name}.*{sentence}"):
+            list(pictures_of([tmp_path / name]))

@@ -89,6 +89,8 @@ def harmed(data: bytes, harm: str) -> bytes:
         lines[1] = lines[1].replace(b'"number":2', b'"number":true')
     elif harm == "no line":
         lines[1] = b"[1]\n"
+    elif harm == "deep":
+        lines[1] = b"[" * 100_000 + b"\n"
     elif harm == "removed":
         del lines[1]
     elif harm == "reordered":
@@ -107,6 +109,7 @@ def harmed(data: bytes, harm: str) -> bytes:
         ("respelled", "line 2 was altered"),
         ("another kind", "line 2 was altered"),
         ("no line", "line 2 was altered"),
+        ("deep", "line 2 was altered"),
         ("removed", "line 2 was removed, here stands number 3"),
         ("reordered", "reordered, here stands number 3"),
         ("torn", "line 5 was not written to its end"),

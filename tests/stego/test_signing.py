@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.stego import protocol
 from nerfkit.stego.attacks import attacked
-from nerfkit.stego.carriers import gradient_of
+from nerfkit.stego.carriers import Carriers, gradient_of
+from nerfkit.stego.embed import embed
 from nerfkit.stego.extract import extract, fused, hear, look_for
-from nerfkit.stego.keys import Key
+from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import Landmarks
-from nerfkit.stego.mark import Mark, read_mark
+from nerfkit.stego.mark import Mark, marked_digest, read_mark, write_mark
 from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
 from nerfkit.stego.pinhole import Projective
 from nerfkit.stego.plan import Plan
@@ -265,7 +266,24 @@ def test_the_command_tells_found_from_absent_from_untold(
     assert call(capsys, "keygen", "-o", other)[0] == 0
     code, out, _ = call(capsys, "extract", signed.run, picture, "--key", other)
     assert (code, out.strip()) == (1, "absent")
+    Image.new("RGB", (200, 200), "grey").save(tmp_path / "grey.png")
+    code, out, err = call(capsys, "verify", signed.run, tmp_path / "grey.png", "--key", signed.key, "--message", "ours")
+    assert (code, out.strip()) == (1, "absent") and "none of 1 pictures shows the scene" in err
     for words in (
+        ["extract", signed.run, "--key", signed.key],
+        ["extract", signed.run, "--key", signed.key, "--hidden", tmp_path / "hidden.png"],
+        [
+            "extract",
+            signed.run,
+            picture,
+            "--key",
+            signed.key,
+            "--hidden",
+            tmp_path / "h.png",
+            "--c2pa",
+            tmp_path / "c.jpg",
+        ],
+        ["attack", picture, "--by", "noise:0.1", "-o", tmp_path / "nothing"],
         ["extract", signed.run, tmp_path / "none.png", "--key", signed.key],
         ["extract", signed.run, signed.run / "config.json", "--key", signed.key],
         ["extract", signed.run, picture, "--key", picture],
@@ -275,6 +293,40 @@ def test_the_command_tells_found_from_absent_from_untold(
     ):
         code, out, err = call(capsys, *words)
         assert (code, out, err.count("\n")) == (2, "", 1), words
+
+
+def test_carriers_in_another_order_are_another_scene(
+    signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Else whoever has the key could let any picture say anything, long after a record was dated."""
+    model, mark = original
+    order = torch.arange(len(mark.carriers.entries)).flip(0)
+    turned = Carriers(mark.carriers.entries[order], mark.carriers.steps[order])
+    shutil.copytree(signed.run, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    write_mark(run, replace(mark, carriers=turned))
+    with pytest.raises(StegoError, match="its mark was changed"):
+        read_mark(run, model)
+    other = replace(mark, carriers=turned, terms=replace(mark.terms, scene=marked_digest(model, turned)))
+    write_mark(run, other)
+    assert read_mark(run, model).terms == other.terms
+    keys = [Key.read(signed.key).of_scene(each.terms.scene).value for each in (mark, other)]
+    assert keys[0] != keys[1]
+
+
+def test_who_marks_at_the_same_time_by_other_terms_is_refused(
+    signed: Signed, original: tuple[Model, Mark], tmp_path: Path
+) -> None:
+    """What is not read by the mark that the run keeps could never be read."""
+    model, mark = original
+    shutil.copytree(signed.run, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    letter = Letter(Key(bytes(32)).of_scene(mark.terms.scene), FORMATS[mark.terms.n_bits])
+    write_mark(run, replace(mark, terms=replace(mark.terms, background="black")))
+    with pytest.raises(StegoError, match="was marked otherwise meanwhile"):
+        embed(run, model, mark, letter, b"theirs")
+    write_mark(run, mark)
+    assert embed(run, model, mark, letter, b"theirs").n_read > 0
 
 
 def test_models_tell_the_message_without_rendering(
@@ -441,16 +493,20 @@ def test_a_bench_tries_the_mark_and_leaves_the_run_alone(
     rows = [json.loads(line) for line in text.splitlines()]
     by_part = {part: [row for row in rows if row["part"] == part] for part in {row["part"] for row in rows}}
     n_rows = {part: len(own) for part, own in by_part.items()}
-    assert n_rows == dict(attacks=2, nulls=4, forgery=3, overwrite=1, models=3, suspects=1, steganalysis=2)
+    assert n_rows == dict(attacks=2, nulls=5, forgery=3, overwrite=1, models=3, suspects=1, steganalysis=2)
     assert [row["exact_1"] for row in by_part["attacks"]] == [[1, 1]] * 2
     fidelity = {row["strength"]: row["psnr"] for row in by_part["attacks"]}
     assert fidelity[30.0] < min(psnr for mark, psnr in fidelity.items() if mark != 30.0)
-    assert all(row["accepted"][0] == 0 for row in by_part["nulls"])
+    assert [row["accepted"][0] for row in by_part["nulls"] if "accepted" in row] == [0] * 4
+    (others,) = (row for row in by_part["nulls"] if "messages" in row)
+    assert others["verified"] == [0, 40] and abs(others["agreeing"] - 0.5) < 0.05
     *moved, new = by_part["models"]
     assert all(row["inspected"] and row["exact_1"] == [1, 1] for row in [*moved, *by_part["suspects"]])
     assert not new["inspected"] and new["photo_loss"] > 3, "one step tells little of the renders, and no number"
     assert by_part["overwrite"][0]["inspected"]
-    assert {row["exact_1"][0] for row in by_part["forgery"] if row["onto"] != "same views"} == {0}
+    forged = [row for row in by_part["forgery"] if row["onto"] != "same views"]
+    assert {row[name][0] for row in forged for name in ("exact_1", "verified_1")} == {0}
+    assert [row["verified_1"] for row in by_part["attacks"]] == [[1, 1]] * 2
     page = (run / "mark" / "bench.html").read_text()
     assert "Forged pictures" in page and page.count("<svg") == 3
 
