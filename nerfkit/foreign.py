@@ -20,13 +20,13 @@ _MOST_PIXELS = 100_000_000
 def eight_bits(image: Image) -> Image:
     """A picture of one channel of 16 or 32 bits, or of floats, with 8; others as they are.
 
-    Integers reach to 65535, or to 255 where none is larger; floats to 1 then.
+    Integers reach to 65535, or to 255 where none is larger; floats to 1 then, and are 0 where they are no numbers.
     """
     from PIL.Image import fromarray
 
     if image.mode[0] not in "IF":
         return image
-    values = np.asarray(image)
+    values = np.nan_to_num(np.asarray(image)) if image.mode == "F" else np.asarray(image)
     high = values.max()
     most = 65535 if image.mode.startswith("I;16") or high > 255 else 255 if image.mode == "I" or high > 1 else 1
     found = np.empty(values.shape, np.uint8)

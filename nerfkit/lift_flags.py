@@ -51,8 +51,8 @@ class Lift:
     """Let these be names on a hub, and fetched over the network. Without it nothing is."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None
     """Settings of the field and its training, such as configs/lift.toml."""
-    seed: int = 0
-    """Of all that is drawn by chance."""
+    seed: int | None = None
+    """Of all that is drawn by chance: 0, or what --config says."""
     no_film: bool = False
     """Leave out the film all around."""
     no_mesh: bool = False

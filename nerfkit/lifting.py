@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ def lift(words: list[str]) -> int:
     started = time.monotonic()
     arguments = parse(Lift, "lift", words)
     out = arguments.out or Path("runs") / arguments.photo.stem
+    out = out if out.name not in ("", "..") else out.resolve()
     given = [_split_view(text) for text in arguments.view]
     with ThreadPoolExecutor() as meanwhile:  # half of the time until the first preview is spent on importing torch
         cut_out = meanwhile.submit(_cut_out, arguments.photo, arguments.mask, arguments.matte)
@@ -66,7 +68,8 @@ def lift(words: list[str]) -> int:
         stopped = _learn(run, scene, model, photo, terms, preview)
         write_picture(preview, sheet(photo, views_of(model, photo)))
         if stopped:
-            say(f"stopped; {run.path} is as far as it came")
+            on = "" if terms else f"; go on with: nerfkit train --resume {run.path}"
+            say(f"stopped; {run.path} is as far as it came{on}")
             print(run.path)
             return INTERRUPTED
         _finish(run, model, photo, arguments)
@@ -80,7 +83,9 @@ def _split_view(text: str) -> tuple[Path, float]:
 
     path, _, azimuth = text.rpartition(":")
     try:
-        return Path(path), float(azimuth)
+        if math.isfinite(float(azimuth)):
+            return Path(path), float(azimuth)
+        raise ValueError
     except ValueError:
         raise UsageError(f"--view {text}: expected a file and degrees to the right, such as back.png:180") from None
 
@@ -124,12 +129,13 @@ def _given(path: Path, azimuth: float, arguments: Lift, photo: Framing) -> Given
     return Given(framed(*_cut_out(path, None, arguments.matte)).looking(photo.elevation, photo.fov), azimuth)
 
 
-def _config(path: Path | None, fast: bool, seed: int) -> Config:
+def _config(path: Path | None, fast: bool, seed: int | None) -> Config:
     from nerfkit.config import load_preset
     from nerfkit.lift.settings import CONFIG, FAST_STEPS
 
     config = CONFIG if path is None else load_preset(path)
     steps = min(FAST_STEPS, config.train.steps or FAST_STEPS) if fast else config.train.steps
+    seed = config.train.seed if seed is None else seed
     return replace(config, train=replace(config.train, steps=steps, seed=seed))
 
 
@@ -229,6 +235,8 @@ def lift_bench(words: list[str]) -> int:
     from nerfkit.lift_flags import LiftBench
 
     arguments = parse(LiftBench, "lift-bench", words)
+    if arguments.every < 1:
+        raise UsageError(f"--every {arguments.every}: expected at least 1")
     answers = [text.partition("=")[::2] for text in arguments.answers]
     if not all(name and folder for name, folder in answers):
         raise UsageError("--answers: expected a name and a folder, such as theirs=pictures/")

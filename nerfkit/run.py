@@ -386,7 +386,7 @@ def _sweep(folder: Path) -> None:
 def check_free(path: Path) -> None:
     """Raise RunError where a folder holds a run already, or something else: what takes long asks before it begins."""
     if (path / "config.json").exists():
-        raise RunError(f"{path}: holds a run already; continue it with --resume, or choose another folder")
+        raise RunError(f"{path}: holds a run already; nerfkit train --resume goes on with it, or choose another folder")
     try:
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN) if path.is_dir() else []
     except OSError as error:

@@ -234,7 +234,7 @@ def test_a_run_in_use_is_not_written_over(run: Run, trained: Path) -> None:
     scene = trained.parent / "ball"
     before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
     code, _, err = run("train", scene, "--out", trained, *SMALL)
-    assert code == 1 and "holds a run already; continue it with --resume" in sentence(err)
+    assert code == 1 and "holds a run already; nerfkit train --resume goes on" in sentence(err)
     assert sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*")) == before
 
 

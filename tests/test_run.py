@@ -54,7 +54,7 @@ def test_a_run_opens_as_it_was_created(tmp_path):
 
 def test_a_run_is_never_written_over(tmp_path):
     make_run(tmp_path)
-    with pytest.raises(RunError, match="holds a run already; continue it with --resume"):
+    with pytest.raises(RunError, match="holds a run already; nerfkit train --resume goes on"):
         make_run(tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -32,8 +32,10 @@ from nerfkit.lift.guidance import Features, Turn
 from nerfkit.lift.onnx import PictureNet
 from nerfkit.lift.photo import LiftError
 
+_METRIC = ("glpn", "zoedepth")
+"""Models of depth that say how far away things are, not how near."""
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_FRONT, _ABOVE, _BELOW = 60.0, 60.0, 0.0
+_FRONT, _ABOVE, _BELOW = 60.0, 45.0, 0.0
 """Degrees within which a view counts as front or back, above which as overhead, below which as from below."""
 
 
@@ -244,7 +246,7 @@ def depth_of(name: str | Path, hub: bool = False, device: str = "cpu") -> Callab
     """How far away a network takes each pixel of a picture to be: larger is farther. Raises LiftError.
 
     An ONNX file has one input (1, 3, s, s), ImageNet's normalisation, and says disparity, as MiDaS does; a model of
-    transformers says disparity too, unless its configuration says that it is metric.
+    transformers says disparity too, unless its configuration says that it is metric, or its kind always is.
     """
     if str(name).endswith(".onnx"):
         return _onnx_depth(Path(name))
@@ -254,7 +256,8 @@ def depth_of(name: str | Path, hub: bool = False, device: str = "cpu") -> Callab
         where = _where(name, hub)
         net = AutoModelForDepthEstimation.from_pretrained(**where).to(device).eval()
         processor = AutoImageProcessor.from_pretrained(**where)
-        metric = getattr(net.config, "depth_estimation_type", "relative") == "metric"
+        metric = net.config.model_type in _METRIC
+        metric = metric or getattr(net.config, "depth_estimation_type", "relative") == "metric"
 
     @torch.no_grad()
     def depth(photo: Framing) -> Float[Tensor, "h w"]:

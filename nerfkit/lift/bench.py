@@ -123,7 +123,7 @@ def near_surface(
         return float(np.linalg.norm(points - points.mean(0), axis=1).mean())
 
     if not len(mine):
-        return {"chamfer": math.inf} | {f"f{reach:g}": 0.0 for reach in reaches}
+        return {f"f{reach:g}": 0.0 for reach in reaches}  # from nothing to them there is no distance
     scaled = mine * (extent(true) / max(extent(mine), 1e-9))
     there, back = cKDTree(true).query(scaled)[0], cKDTree(scaled).query(true)[0]
     found = {"chamfer": float(there.mean() + back.mean()) / 2}

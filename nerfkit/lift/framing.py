@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from nerfkit.lift.photo import LiftError
@@ -17,6 +17,8 @@ from nerfkit.lift.volume import distance_for
 
 _FILL = 0.85
 """Share of the frame's side that the object's longer side takes."""
+_LEAST, _SPECK = 16, 0.01
+"""Pixels of the longer side, at least; pieces of which the largest is a hundred times as large have no say in it."""
 _ELEVATIONS, _FOVS = (-30.0, 89.0), (10.0, 110.0)
 """Degrees that a camera may have."""
 
@@ -65,10 +67,14 @@ class Framing:
 def framed(
     rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], elevation: float = 20.0, fov: float = 40.0
 ) -> Framing:
-    """The object cut out of its picture and put into a square, as large as in pictures that the prior learnt from."""
-    there = np.argwhere(alpha > 127)
-    (top, left), (bottom, right) = there.min(0), there.max(0) + 1
-    side = max(round(max(bottom - top, right - left) / _FILL), 8)
+    """The object cut out of its picture and put into a square, which its longer side fills to `_FILL`.
+
+    Raises LiftError where it has too few pixels to be told from others.
+    """
+    (top, left), (bottom, right) = _box(alpha > 127)
+    if max(bottom - top, right - left) < _LEAST:
+        raise LiftError(f"the object is {right - left}x{bottom - top} pixels, expected at least {_LEAST} one way")
+    side = round(max(bottom - top, right - left) / _FILL)
     y, x = (top + bottom - side) // 2, (left + right - side) // 2
     rgba = np.zeros((side, side, 4), np.uint8)
     height, width = alpha.shape
@@ -76,3 +82,13 @@ def framed(
     placed = np.s_[inside[0].start - y : inside[0].stop - y, inside[1].start - x : inside[1].stop - x]
     rgba[placed] = np.concatenate([rgb[inside], alpha[inside][..., None]], -1)
     return Framing(rgba, 0.0, 40.0, 1.0).looking(elevation, fov)
+
+
+def _box(there: Bool[np.ndarray, "h w"]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Upper left and lower right of what is there, but for specks, as cutting out leaves them."""
+    n, pieces, stats, _ = cv2.connectedComponentsWithStats(there.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    large = [i for i in range(1, n) if areas[i] >= _SPECK * areas[1:].max()]
+    inside = np.argwhere(np.isin(pieces, large))
+    (top, left), (bottom, right) = inside.min(0).tolist(), (inside.max(0) + 1).tolist()
+    return (top, left), (bottom, right)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from nerfkit.config import Config

@@ -102,15 +102,16 @@ class Rows:
             tell(f"{row['method']}, {row['object']}: {row['psnr']:.2f} dB, outline {row['iou']:.3f}")
 
     def table(self) -> Iterator[str]:
-        """Means over the objects of each method, a line each."""
+        """Means over the objects of each method and its weights, a line each."""
         mine = [row for row in self.rows if row["bench"] == self.bench]
         columns = [name for name in _COLUMNS if any(name in row for row in mine)]
         yield f"{'':28} {'n':>4} " + " ".join(f"{name:>10}" for name in columns)
-        for method in dict.fromkeys(row["method"] for row in mine):
-            those = [row for row in mine if row["method"] == method]
+        for method, weights in dict.fromkeys((row["method"], row.get("weights")) for row in mine):
+            those = [row for row in mine if (row["method"], row.get("weights")) == (method, weights)]
             each = ([row[name] for row in those if row.get(name) is not None] for name in columns)
             cells = (f"{np.mean(values):10.3f}" if values else f"{'':10}" for values in each)
-            yield f"{method:28} {len(those):4} " + " ".join(cells)
+            named = method if weights is None else f"{method}, {weights[:6]}"
+            yield f"{named:28} {len(those):4} " + " ".join(cells)
 
 
 def trivial_rows(objects: Sequence[Object], more: Distance | None, missing: Callable[[Row], bool]) -> Iterator[Row]:

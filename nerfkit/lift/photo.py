@@ -82,6 +82,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
 
     mask = read_photo(path)
     found = mask.alpha if mask.alpha is not None else mask.rgb.max(-1)
+    found = 255 * found if found.max() == 1 else found  # labels
     wide, high = found.shape[1] / size[0], found.shape[0] / size[1]
     if abs(wide / high - 1) > 0.02:
         raise LiftError(f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, of another shape than the picture")

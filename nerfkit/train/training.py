@@ -16,7 +16,7 @@ from nerfkit.kernels.launch import sent
 from nerfkit.kernels.lesson import Lesson
 from nerfkit.ranks import ALONE, Ranks
 from nerfkit.render import Model, restore_model
-from nerfkit.run import Run
+from nerfkit.run import Run, RunError
 from nerfkit.scene.scene import Scene
 from nerfkit.scene.store import room_for_pictures
 from nerfkit.train.align import Alignment, joined
@@ -287,6 +287,8 @@ class Training:
         for i, policy in enumerate(self.policies):
             own = [name for name in tensors if name.startswith(f"policy.{i}.")]
             policy.load_state_dict({name.removeprefix(f"policy.{i}."): tensors.pop(name) for name in own}, self)
+        if any(name.startswith("policy.") for name in tensors):
+            raise RunError(f"{run.path}: was taught by more than its pictures, which does not go on by itself")
         self.optimizer.load_state_dict(tensors)
         for name in vars(self.clock):
             setattr(self.clock, name, checkpoint.state[name])

@@ -184,7 +184,7 @@ def test_which_prior_a_folder_is(words_prior, turn_prior):
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "words"),
     [(0, 20, "front view"), (350, 20, "front view"), (90, 20, "side view"), (180, 20, "back view"),
-     (0, 80, "overhead view"),
+     (0, 55, "overhead view"),
      (0, -20, "bottom view")],
 )  # fmt: skip
 def test_sides_have_words(azimuth, elevation, words):
@@ -224,6 +224,23 @@ def test_disparity_is_turned_round_and_metres_are_not(tmp_path, photo):
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"depth_estimation_type": "metric"}))
     assert torch.allclose(depth_of(tmp_path)(photo), own, atol=1e-3)
+
+
+def test_a_kind_of_network_that_always_says_metres_is_taken_at_its_word(tmp_path, photo):
+    from transformers import GLPNConfig, GLPNForDepthEstimation, GLPNImageProcessor
+
+    config = GLPNConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8)
+    torch.manual_seed(0)
+    net = GLPNForDepthEstimation(config)
+    net.save_pretrained(tmp_path)
+    processor = GLPNImageProcessor()
+    processor.save_pretrained(tmp_path)
+    rgba = photo.rgba.astype(np.float32) / 255
+    rgb = (255 * (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:])).round().astype(np.uint8)
+    with torch.no_grad():
+        own = net.eval()(**processor(images=rgb, return_tensors="pt")).predicted_depth[0]
+    found = depth_of(tmp_path)(photo)
+    assert float(found.min()) > 0 and torch.allclose(found, own, atol=1e-3)
 
 
 @pytest.mark.parametrize("load", [features_of, depth_of, lambda name: StableDiffusion(name, "x")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from nerfkit.lift.settings import CONFIG, Sizes
 from nerfkit.lift.understand import load_prior, understood
 from nerfkit.lift.volume import Volume
 from nerfkit.render import load_model
-from nerfkit.run import Run
+from nerfkit.run import Run, RunError
 from nerfkit.scene import load_scene
 
 QUICK = """
@@ -140,6 +141,7 @@ def test_what_was_learnt_stays_where_no_mesh_can_be_made(tmp_path, photo, monkey
         (["--prior", "nothing.safetensors"], 1, "nothing.safetensors"),
         (["--mask", "none.png"], 1, "none.png"),
         (["--view", "back.png"], 2, "--view back.png"),
+        (["--view", "back.png:nan"], 2, "--view back.png:nan"),
         (["--view", "back.png:180"], 1, "back.png"),
         (["--clip", "somewhere"], 2, "--clip"),
         (["--depth", "nobody/nothing"], 1, "--hub"),
@@ -241,6 +243,21 @@ def test_guidance_adds_gradients_to_those_of_pixels(lifted, weights):
         before = training.model.field.density_network.weights[0].grad.clone()
         Guide([term]).before_step(training)
         assert not torch.equal(before, training.model.field.density_network.weights[0].grad)
+
+
+def test_what_was_taught_by_more_than_its_pictures_does_not_go_on_without(lifted, weights, tmp_path):
+    """A depth term, say, which nobody has given: the numbers would be others."""
+    from nerfkit.train.training import Training
+
+    shutil.copytree(lifted, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    scene = load_scene(run.path / "scene", run.config.data)
+    training = Training.new(scene, load_model(run), [Guide([])])
+    training.learn(256)
+    training.clock.step = 1000  # the newest checkpoint is the one that counts
+    training.save(run)
+    with pytest.raises(RunError, match="was taught by more than its pictures"):
+        Training.new(scene, load_model(run)).restore(run)
 
 
 class _Flat:

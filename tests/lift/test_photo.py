@@ -63,6 +63,14 @@ def test_large_pictures_are_reduced_with_their_alpha(tmp_path):
     assert photo.alpha.mean() / 255 == pytest.approx(inside.mean(), abs=1e-3)
 
 
+def test_what_is_no_number_is_dark(tmp_path):
+    grey = ball()[0][..., 0].astype(np.float32) / 255
+    grey[:10] = np.nan
+    Image.fromarray(grey).save(tmp_path / "nan.tif")
+    found = read_photo(tmp_path / "nan.tif").rgb[..., 0]
+    assert found[:10].max() == 0 and np.array_equal(found[10:], ball()[0][10:, :, 0])
+
+
 @pytest.mark.parametrize("make", ["tiny", "bomb", "text", "cut", "none", "folder"])
 def test_what_cannot_be_lifted_is_a_sentence(make, tmp_path):
     path = tmp_path / f"{make}.png"
@@ -87,6 +95,8 @@ def test_masks_are_of_the_picture_s_shape(tmp_path):
     assert overlap(mask, ball()[1]) > 0.93
     with pytest.raises(LiftError, match="another shape"):
         read_mask(tmp_path / "mask.png", (96, 48))
+    Image.fromarray(ball()[1].astype(np.uint8)).save(tmp_path / "labels.png")
+    assert overlap(read_mask(tmp_path / "labels.png", (96, 96)), ball()[1]) == 1.0
 
 
 @pytest.mark.parametrize("ground", [(235, 235, 230), (0, 0, 0), (40, 90, 160)])
@@ -147,6 +157,24 @@ def test_objects_are_framed_alike_wherever_they_were():
     there = np.argwhere(first.rgba[..., 3] > 127)
     assert np.ptp(there, axis=0).max() / first.rgba.shape[0] == pytest.approx(0.85, abs=0.02)
     assert np.abs((there.min(0) + there.max(0)) / 2 - first.rgba.shape[0] / 2).max() <= 1
+
+
+def test_specks_have_no_say_in_where_the_object_is():
+    rgb, inside = ball(200)
+    alpha = np.pad(255 * inside.astype(np.uint8), ((0, 100), (0, 100)))
+    rgb = np.pad(rgb, ((0, 100), (0, 100), (0, 0)))
+    speckled = alpha.copy()
+    speckled[298, 298] = speckled[2, 250] = 255
+    assert np.array_equal(framed(rgb, speckled).rgba, framed(rgb, alpha).rgba)
+    speckled[250:290, 250:290] = 255  # a second object is none
+    assert framed(rgb, speckled).rgba.shape[0] > 1.3 * framed(rgb, alpha).rgba.shape[0]
+
+
+def test_too_few_pixels_are_a_sentence():
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[10:18, 20:24] = 255
+    with pytest.raises(LiftError, match="the object is 4x8 pixels"):
+        framed(np.zeros((64, 64, 3), np.uint8), alpha)
 
 
 def test_cameras_see_the_ball_whole_through_any_angle():
