@@ -1,5 +1,5 @@
-"""Answers that need no method, so that every method stands beside them: nothing, the picture itself, a cut-out of it
-that is turned, and what the true depth of the picture gives, alone and mirrored behind."""
+"""Answers that need no method, so that every method stands beside them: nothing, the picture itself, sharp and blurred,
+a cut-out of it that is turned, and what the true depth of the picture gives, alone and mirrored behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from nerfkit.lift.photo import LiftError
 from nerfkit.lift.scene import pose_of
 
 _FINE = 3
-"""Points a pixel, each way."""
+"""Points a pixel, each way, and pixels in its place while they are put down."""
+_BLUR = 3.0 / 128
+"""Of a copy, as a share of its side: what is unsure is safer blurred."""
 
 
 def white(one: Object, view: int) -> Rgba:
@@ -27,6 +29,12 @@ def copied(one: Object, view: int) -> Rgba:
     """The picture itself."""
     truth, picture = one.truth(view), one.picture()
     return picture if picture.shape == truth.shape else cv2.resize(picture, truth.shape[1::-1])
+
+
+def blurred(one: Object, view: int) -> Rgba:
+    """The picture itself, blurred."""
+    picture = copied(one, view)
+    return _straight(cv2.GaussianBlur(_light(picture), (0, 0), _BLUR * picture.shape[0]))
 
 
 def billboard(one: Object, view: int) -> Rgba:
@@ -76,23 +84,41 @@ def _points(one: Object, picture: Rgba, depth: Float[np.ndarray, "h w"]) -> tupl
 def _splatted(one: Object, view: int, cloud: tuple[np.ndarray, np.ndarray]) -> Rgba:
     """What points look like, the nearest in front."""
     pose: Pose = one.views[view]
-    size = one.truth(view).shape[0]
+    size = one.truth(view).shape[0] * _FINE
     points, colors = cloud
     c2w = pose_of(pose.azimuth, pose.elevation, pose.radius)
     local = (points - c2w[:, 3]) @ c2w[:, :3]
     z = np.maximum(local[:, 2], 1e-3)
     xy = local[:, :2] / z[:, None] * (size / 2 / math.tan(math.radians(pose.fov) / 2)) + size / 2
-    out, order = np.zeros((size, size, 4), np.uint8), np.argsort(-z)
+    out, last, order = np.zeros((size, size, 4), np.uint8), np.full((size, size), -1), np.argsort(-z)
     x, y = np.floor(xy[order]).astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
-    out[y[inside], x[inside], :3] = colors[order][inside]
-    out[y[inside], x[inside], 3] = 255
-    return out
+    for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):  # twice as wide as they lie apart: no gaps
+        inside = (x + right >= 0) & (y + down >= 0) & (x + right < size) & (y + down < size)
+        near = np.full((size, size), -1)
+        near[y[inside] + down, x[inside] + right] = np.flatnonzero(inside)
+        last = np.maximum(last, near)
+    there = last >= 0
+    out[there, :3], out[there, 3] = colors[order][last[there]], 255
+    return _straight(cv2.resize(_light(out), (size // _FINE,) * 2, interpolation=cv2.INTER_AREA))
+
+
+def _light(picture: Rgba) -> Float[np.ndarray, "h w 4"]:
+    """Colour times alpha, and alpha."""
+    light = picture.astype(np.float32) / 255
+    light[..., :3] *= light[..., 3:]
+    return light
+
+
+def _straight(light: Float[np.ndarray, "h w 4"]) -> Rgba:
+    """The picture of that."""
+    rgb = light[..., :3] / np.maximum(light[..., 3:], 1e-4)
+    return np.rint(255 * np.concatenate([rgb, light[..., 3:]], -1).clip(0, 1)).astype(np.uint8)
 
 
 TRIVIAL: dict[str, Answer] = {
     "white": white,
     "copy": copied,
+    "copy, blurred": blurred,
     "billboard": billboard,
     "true depth": true_depth,
     "true depth, mirrored": true_depth_mirrored,

@@ -118,7 +118,7 @@ def test_rows_are_kept_and_not_made_again(objects, tmp_path, capsys):
     assert main(words) == 0
     first = (tmp_path / "rows.jsonl").read_text()
     rows = [json.loads(line) for line in first.splitlines()]
-    assert [row["method"] for row in rows][:5] == list(TRIVIAL)
+    assert [row["method"] for row in rows][: len(TRIVIAL)] == list(TRIVIAL)
     mine = rows[-1]
     assert mine["faces"] > 100 and mine["watertight"]
     assert {"psnr", "iou", "photo_psnr", "beyond_psnr", "f0.1", "seconds", "mesh_loss"} <= mine.keys()
