@@ -8,7 +8,7 @@ more by the direct linear transform (Hartley and Zisserman 2004, section 7.1) an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +46,7 @@ _TRIED, _PROMISING = 4, 8
 """Cameras of a batch that are looked at closely: those on which most matches agree, at least so many."""
 _TOLERANCE = 3.0
 """Pixels by which a match may be off while a camera is looked for."""
+_REACHES, _FAR = (4.0 * _TOLERANCE, 2.0 * _TOLERANCE, _TOLERANCE), 20.0
 _LONGER = (1.0, 1.5, 2.3)
 """Focal lengths that are tried, in units of that of the scene's cameras."""
 _LONG = 3000
@@ -57,7 +58,7 @@ _PLENTY, _MANY = 30, 150
 
 
 @dataclass(frozen=True)
-class _Matches:
+class Matches:
     """Features of a picture and the landmarks that are like them."""
 
     pixels: Float[np.ndarray, "m 2"]
@@ -71,16 +72,20 @@ class _Matches:
         elsewhere = np.linalg.norm(self.points - self.points[:, :1], axis=2) > same
         return apart[:, 0] / np.where(elsewhere, apart, 2.0).min(1)
 
-    def with_more(self, camera: Projective) -> tuple[Projective, int]:
+    def with_more(self, camera: Projective, reaches: Sequence[float] = _REACHES) -> tuple[Projective, int]:
         """A camera by all features that lie where it sees a landmark like them, and how many these are.
 
         Features that are like several places count as well, where one of these is seen there.
+
+        Args:
+            reaches: pixels that count as there, one after the other; beyond `_FAR` of each feature the likest alone.
         """
         alike = self.likeness > _LIKE
-        for reach in (4.0 * _TOLERANCE, 2.0 * _TOLERANCE, _TOLERANCE):
+        for reach in reaches:
             at, depth = camera.project(self.points.reshape(-1, 3))
             aside = np.linalg.norm(at.reshape(*alike.shape, 2) - self.pixels[:, None], axis=2)
             fits = (aside < reach) & (depth.reshape(alike.shape) > 0) & alike
+            fits[:, 1:] &= reach <= _FAR
             which, seen = np.where(fits, aside, np.inf).argmin(1), fits.any(1)
             if seen.sum() < 6:
                 return camera, 0
@@ -116,14 +121,14 @@ class Landmarks:
         factor = min(1.0, _SIDE / max(height, width))
         size = max(round(width * factor), 1), max(round(height * factor), 1)
         smaller = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if factor < 1.0 else picture
-        pixels, found = _features(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY))
+        pixels, found = features(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY))
         if min(len(pixels), len(self.points)) < _LEAST:
             return
         near = self._near(torch.from_numpy(found))
         among, k = self._directions[near].T, min(_N_LIKE, len(near))
         parts = parallel(lambda some: (some @ among).topk(k, 1), torch.from_numpy(found).split(_PART), among.device)
         likeness, like = (torch.cat(each) for each in zip(*parts, strict=True))
-        matches = _Matches(pixels, self.points[near[like].numpy()].astype(np.float64), likeness.numpy())
+        matches = Matches(pixels, self.points[near[like].numpy()].astype(np.float64), likeness.numpy())
         order = np.argsort(matches.doubt(_SAME * self._size), kind="stable")
         for camera in self._searched(matches, order, size):
             yield camera.scaled(width / size[0], height / size[1])
@@ -139,7 +144,7 @@ class Landmarks:
         likest[votes.topk(min(_NEAREST, len(votes))).indices] = True
         return likest[views].nonzero()[:, 0]
 
-    def _searched(self, matches: _Matches, order: Int[np.ndarray, " m"], size: tuple[int, int]) -> Iterator[Projective]:
+    def _searched(self, matches: Matches, order: Int[np.ndarray, " m"], size: tuple[int, int]) -> Iterator[Projective]:
         """Cameras on which many features agree, by RANSAC among the surest first (as in Chum and Matas 2005)."""
         chance = np.random.default_rng(0)
         for n in _AMONG:
@@ -186,7 +191,7 @@ def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], backgro
         camera = cameras[[view]].scaled(factor) if factor < 1.0 else cameras[[view]]
         seen = render_image(model, camera, 0, background)
         gray = cv2.cvtColor((seen.rgb.clamp(0, 1) * 255).round().byte().numpy(), cv2.COLOR_RGB2GRAY)
-        pixels, found = _features(gray)
+        pixels, found = features(gray)
         if not len(pixels):
             continue
         at = torch.from_numpy(pixels).long()
@@ -199,7 +204,7 @@ def look_for_landmarks(model: Model, cameras: Cameras, views: list[int], backgro
     return Landmarks(np.concatenate(points).astype(np.float32), np.concatenate(descriptors), np.concatenate(of), focal)
 
 
-def _features(gray: UInt8[np.ndarray, "h w"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 128"]]:
+def features(gray: UInt8[np.ndarray, "h w"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 128"]]:
     """Pixels (the first one's centre is 0.5) and unit descriptors."""
     found, descriptors = cv2.SIFT_create(nfeatures=_N_FEATURES, contrastThreshold=_CONTRAST).detectAndCompute(
         gray, None

@@ -8,7 +8,7 @@ around them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from nerfkit.render import Model
 from nerfkit.stego.carriers import LUMA, Carriers, gradient_of
 from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.pinhole import Projective
-from nerfkit.stego.registration import Host, host_of, likeness, registered, residual
+from nerfkit.stego.registration import Host, host_of, likeness, registered, relocated, residual
 
 N_LOOKS = 2
 """At a picture, until the message is found. Of most pictures the first tells it, in half of the time."""
@@ -32,6 +32,9 @@ _HEARD_FIRST, _HEARD = 144, 256
 """Pixels in which the carriers hear what is left, at most: each is three of them wide, or five."""
 _ALIKE, _SURE = 0.7, 0.97
 """The correlation that a picture and what a camera shows need, and that from which on no other camera is looked at."""
+_HOPEFUL, _ALMOST = 0.3, 0.99
+"""Between which features of both say better where it was: what is less alike shows something else, what is more is not
+many pixels off."""
 _COARSE = 2.5
 """Pixels of blur under which a first look compares them: noise does not count."""
 _LEAST_SHOWN = 0.01
@@ -55,6 +58,16 @@ class Sight:
         left = residual(self.seen, self.host, self.found)
         return carriers.answer(_heard(self.model, left, self.host, self.camera, side))
 
+    @property
+    def likeness(self) -> float:
+        """Of both, the fine things in them left out."""
+        return likeness(self.seen, self.host, self.found, _COARSE)
+
+    def relocated(self) -> Sight | None:
+        """The same from where features of both say that it was; None where there are too few."""
+        found = relocated(self.found, self.seen, self.host, self.camera)
+        return None if found is None else replace(self, found=registered(found, self.seen, self.host))
+
     def camera_of(self, picture: UInt8[np.ndarray, "h w 3"]) -> Projective:
         """The camera of the picture in its own size."""
         height, width = self.seen.shape
@@ -67,7 +80,9 @@ def sighted(model: Model, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 
     best, alike = None, _ALIKE
     for guess in landmarks.cameras_of(picture):
         sight = _sight(model, picture, guess, background, _FIRST)
-        like = likeness(sight.seen, sight.host, sight.found, _COARSE) if sight is not None else 0.0
+        like = 0.0 if sight is None else sight.likeness
+        if _HOPEFUL < like < _ALMOST and (again := sight.relocated()) is not None and again.likeness > like:
+            sight, like = again, again.likeness
         if like > alike:
             best, alike = sight, like
         if alike > _SURE:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from nerfkit.kernels.launch import parallel
 from nerfkit.render import Model, background_color
 from nerfkit.stego.carriers import LUMA
+from nerfkit.stego.landmarks import Matches, features
 from nerfkit.stego.pinhole import Projective, slopes
 from nerfkit.types import Rendered
 
@@ -42,6 +43,11 @@ _AMONG = 2500
 """Pixels that a step looks at, at least where there are as many."""
 _FAR = 2.0
 """Pixels that the last fit moves a picture, at most."""
+_LARGER = 1.5
+"""How much larger pictures are made in which features are looked for."""
+_REACHES, _N_LIKE, _FEW = (48.0, 24.0, 12.0, 6.0, 3.0), 4, 12
+"""Pixels of that by which a camera may be off, one look after the other; how many features each may be; and how many
+there must be."""
 _ROUNDS, _ENOUGH = 3, 16_000
 """Of a fit: how often it is weighed anew, and about how many pixels it takes."""
 
@@ -95,6 +101,37 @@ def registered(camera: Projective, seen: Float[Tensor, "h w"], host: Host) -> Pr
         numbers = numbers + step
     found = Projective.of(numbers)
     return max(camera, found, key=lambda one: likeness(seen, host, one))
+
+
+def relocated(camera: Projective, seen: Float[Tensor, "h w"], host: Host, eye: Projective) -> Projective | None:
+    """The camera that took a picture, from one that may be many pixels off; None where features are too few.
+
+    Those of the picture are looked for among those of the host, which an ``eye`` nearby sees: from there they look
+    alike, and none is far from where it was.
+    """
+    large = camera.scaled(_LARGER, _LARGER)
+    pixels, found = features(_grey(seen))
+    at, there = features(_grey(host.luma))
+    x, y = (at / _LARGER).astype(np.int64).T
+    solid = host.solid[y, x].numpy()
+    at, there, x, y = at[solid], there[solid], x[solid], y[solid]
+    if min(len(pixels), len(at)) < _FEW:
+        return None
+    rays = eye.rays(torch.from_numpy(at / _LARGER).float())
+    t = ((host.points[y, x] - rays.rays_o) * rays.rays_d).sum(1, keepdim=True)
+    places = (rays.rays_o + t * rays.rays_d).double().numpy()
+    alike = torch.from_numpy(found) @ torch.from_numpy(there).T
+    aside = torch.cdist(torch.from_numpy(pixels).float(), torch.from_numpy(large.project(places)[0]).float())
+    alike[aside > 1.5 * _REACHES[0]] = -1.0
+    likeness, which = (each.numpy() for each in alike.topk(min(_N_LIKE, len(at)), 1))
+    nearer, n = Matches(pixels, places[which], likeness).with_more(large, _REACHES)
+    return nearer.scaled(1 / _LARGER, 1 / _LARGER) if n else None
+
+
+def _grey(values: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "rows columns"]:
+    """Of 8 bits, larger: features are looked for in pictures of about 400 pixels."""
+    grey = (values.clamp(0, 1) * 255).round().byte().numpy()
+    return cv2.resize(grey, None, fx=_LARGER, fy=_LARGER, interpolation=cv2.INTER_CUBIC)
 
 
 def likeness(seen: Float[Tensor, "h w"], host: Host, camera: Projective, sigma: float = 1.0) -> float:

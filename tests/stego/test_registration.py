@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from nerfkit.stego import registration
 from nerfkit.stego.pinhole import Projective
-from nerfkit.stego.registration import Host, likeness, registered, residual
+from nerfkit.stego.registration import Host, likeness, registered, relocated, residual
 
 SIZE = 120, 90
 NUMBERS = np.array([np.log(110.0), 0.0, 60.0, 45.0, 0.15, -0.1, 0.05, 0.1, -0.1, 4.0])
@@ -57,6 +59,32 @@ def test_a_camera_is_found_to_a_part_of_a_pixel(host: Host, seed: int) -> None:
     assert np.median(np.linalg.norm(before - truth, axis=1)) > 0.4
     assert np.median(off) < 0.05
     assert likeness(picture, host, found) > 0.99
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_features_bring_back_a_camera_that_is_far_off(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ten pixels and more, where steps from slopes of the picture find nothing."""
+    monkeypatch.setattr(sys.modules[__name__], "SIZE", (240, 180))
+    chance = np.random.default_rng(seed)
+    numbers = NUMBERS + np.array([np.log(2.0), 0, 60, 45, *[0] * 6])
+    eye = Projective.of(numbers)
+    luma, places = rough(eye)
+    seen = Host(luma, torch.ones(SIZE[::-1], dtype=torch.bool), places, torch.ones(SIZE[::-1]))
+    truth = Projective.of(numbers + chance.normal(size=10) * np.array([0.01, 0, 1, 1, *[0.01] * 3, *[0.02] * 3]))
+    picture = 0.8 * rough(truth)[0] + 0.1
+    far = Projective.of(numbers + np.array([0.05, 0, 12.0, -9.0, *[0] * 6]))
+    points = places[20:-20, 20:-20].reshape(-1, 3).double().numpy()
+    off = [np.linalg.norm(one.project(points)[0] - truth.project(points)[0], axis=1).mean() for one in
+           (far, registered(far, picture, seen), relocated(far, picture, seen, eye))]  # fmt: skip
+    assert off[0] > 8 and off[1] > 2 and off[2] < 0.7
+    assert relocated(far, torch.full_like(picture, 0.5), seen, eye) is None
+
+
+def rough(camera: Projective) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same surface, painted with corners: squares of a size that have each a brightness of its own."""
+    places = seen_by(camera)[1]
+    square = (places[..., :2] / 0.12 + 200).long()
+    return torch.rand(400, 400, generator=torch.Generator().manual_seed(3))[square[..., 0], square[..., 1]], places
 
 
 @pytest.mark.parametrize("enough", [16_000, 1500])
