@@ -76,7 +76,8 @@ def _attacks(rows: list[Row]) -> str:
                 body.append([by, _number(one["attack_psnr"]), fidelity, *_read(one)])
         points = [(one["psnr"], 100 * one["raw"]) for one in each.values() if one["raw"] is not None]
         style = STYLES[attacks.index(by) % len(STYLES)]
-        curves.append(Curve([x for x, _ in points], [y for _, y in points], style, True, by))
+        if len(points) > 1:
+            curves.append(Curve([x for x, _ in points], [y for _, y in points], style, True, by))
     header = ("attack", "dB that it costs", "marked, dB from unmarked", *_READ)
     if len(marks) == 1:  # no curve
         return _table(header, body)
@@ -129,11 +130,11 @@ def _forgery(rows: list[Row]) -> str:
     names = {"difference": "difference to unmarked twins", "denoiser": "what a denoiser takes away"}
     body = [
         [names[row["by"]], ("" if row["onto"] == SAME else "mean onto ") + row["onto"], str(row["pictures"])]
-        + [_number(row["forged_psnr"]), *_read(row), *(rate(row[name]) for name in _VERIFIED)]
+        + [_number(row["forged_psnr"]), *_read(row)[:2], _counts(row, _EXACT), _counts(row, _VERIFIED)]
         for row in rows
     ]
-    header = ("taken from marked pictures", "pasted on", "from", "dB from before", *_READ)
-    return _table((*header, "verified from 1", "from 4", "from 8"), body)
+    header = ("taken from marked pictures", "pasted on", "from", "dB from before", *_READ[:2])
+    return _table((*header, "read from 1, 4, 8", "verified from 1, 4, 8"), body)
 
 
 def _overwrite(rows: list[Row]) -> str:
@@ -152,6 +153,10 @@ def _steganalysis(rows: list[Row]) -> str:
 def _read(row: Row) -> list[str]:
     raw = "–" if row["raw"] is None else f"{100 * row['raw']:.1f} %"
     return [f"{row['found'][0]} of {row['found'][1]}", raw, *(rate(row[name]) for name in _EXACT)]
+
+
+def _counts(row: Row, names: Sequence[str]) -> str:
+    return ", ".join(f"{row[name][0]} of {row[name][1]}" for name in names)
 
 
 def _number(value: float | None, digits: int = 1) -> str:
