@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nerfkit.config import Config, check, flat, load_preset
+from nerfkit.config import Config, check, flat
 from nerfkit.defaults import defaults
+from nerfkit.presets import load_preset
 
 Arguments = TypeVar("Arguments")
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def stego_bench(words: list[str]) -> int:
     """Try what a run's mark stands, and say it in numbers."""
     from nerfkit.arguments import UsageError, parse, value_of, with_defaults
-    from nerfkit.config import ConfigError, load_preset
+    from nerfkit.config import ConfigError
+    from nerfkit.presets import load_preset
     from nerfkit.signing_flags import StegoBench, message_of
     from nerfkit.stego.plan import Plan
 

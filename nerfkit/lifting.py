@@ -130,8 +130,8 @@ def _given(path: Path, azimuth: float, arguments: Lift, photo: Framing) -> Given
 
 
 def _config(path: Path | None, fast: bool, seed: int | None) -> Config:
-    from nerfkit.config import load_preset
     from nerfkit.lift.settings import CONFIG, FAST_STEPS
+    from nerfkit.presets import load_preset
 
     config = CONFIG if path is None else load_preset(path)
     steps = min(FAST_STEPS, config.train.steps or FAST_STEPS) if fast else config.train.steps

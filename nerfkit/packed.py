@@ -30,12 +30,13 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from nerfkit.aside import file_aside
-from nerfkit.config import Config, ConfigError, check, from_dict, to_dict
+from nerfkit.config import Config, ConfigError, check, to_dict
 from nerfkit.fields.hash import layout_of
 from nerfkit.kernels.cells import Cells
 from nerfkit.kernels.coder import MOST, Coder
 from nerfkit.kernels.hashgrid import GridLayout
 from nerfkit.kernels.reach import reachable
+from nerfkit.presets import from_dict
 from nerfkit.run import Checkpoint, Run, RunError
 from nerfkit.sampling.settled import state_of
 from nerfkit.sampling.stepping import stepping_of

@@ -30,7 +30,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nerfkit.config import Config, ConfigError, load_resolved, to_dict
+from nerfkit.config import Config, ConfigError, to_dict
+from nerfkit.presets import load_resolved
 from nerfkit.provenance import device_name, digest, now, plain, provenance, versions
 
 SCHEMA = 1

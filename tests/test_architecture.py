@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A file imports only from lower layers, from earlier names of its own row, or from its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("config", "defaults", "aside", "torchrun", "ranks", "types"),
+    ("config", "presets", "defaults", "aside", "torchrun", "ranks", "types"),
     ("poses", "cameras", "paths", "kernels"),
     ("scene", "fields", "sampling"),
     ("engines", "doctor", "provenance", "run", "packed", "render", "tiles"),
@@ -73,6 +73,7 @@ LIGHT = {
     "__init__.py",
     "__main__.py",
     "config.py",
+    "presets.py",
     "torchrun.py",
     "terminal.py",
     "arguments.py",

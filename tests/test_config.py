@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nerfkit.config import (
-    Config,
-    ConfigError,
-    FieldConfig,
-    from_dict,
-    load_preset,
-    load_resolved,
-    to_dict,
-)
+from nerfkit.config import Config, ConfigError, FieldConfig, to_dict
+from nerfkit.presets import from_dict, load_preset, load_resolved
 from nerfkit.stego.plan import Plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -108,6 +101,6 @@ def test_what_a_bench_tries_is_read_of_a_file(tmp_path: Path) -> None:
     assert numbers and all(getattr(most, name) >= getattr(least, name) for name in numbers)
     assert {*least.attacks} < {*most.attacks} and {*least.models} < {*most.models}
     assert most.psnr == (52.0, 42.0, 38.0) and all(isinstance(each, float) for each in most.psnr)
-    for text, sentence in (("psnr = 3", "psnr: expected tuple, found 3"), ("psnr = ['a']", "psnr: expected float")):
+    for text, sentence in (("psnr = 3", "psnr: expected a list, found 3"), ("psnr = ['a']", "psnr: expected float")):
         with pytest.raises(ConfigError, match=sentence):
             load_preset(preset(tmp_path, text), Plan())

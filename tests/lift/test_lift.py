@@ -17,7 +17,6 @@ from ball_photo import ball
 from safetensors.torch import load_file, save_file
 
 from nerfkit.cli import main
-from nerfkit.config import load_preset
 from nerfkit.lattice import ExportError
 from nerfkit.lift.framing import framed
 from nerfkit.lift.guide import Depth, Guide, Guided, Regular
@@ -28,6 +27,7 @@ from nerfkit.lift.scene import Given, around, cameras_at
 from nerfkit.lift.settings import CONFIG, Sizes
 from nerfkit.lift.understand import load_prior, understood
 from nerfkit.lift.volume import Volume
+from nerfkit.presets import load_preset
 from nerfkit.render import load_model
 from nerfkit.run import Run, RunError
 from nerfkit.scene import load_scene

@@ -31,8 +31,9 @@ from rivals import RIVALS, policies_of
 from scipy.interpolate import PchipInterpolator
 
 from nerfkit.assess import backdrop, truth
-from nerfkit.config import Config, from_dict
+from nerfkit.config import Config
 from nerfkit.packed import open_packed, write_packed
+from nerfkit.presets import from_dict
 from nerfkit.render import Model, load_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene import load_scene

@@ -26,7 +26,8 @@ from fixtures import PRESETS
 from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
-from nerfkit.config import Config, TrainConfig, from_dict
+from nerfkit.config import Config, TrainConfig
+from nerfkit.presets import from_dict
 from nerfkit.render import Model, render_image
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene

@@ -34,9 +34,10 @@ import torch
 from record import Rows, record
 
 from nerfkit.assess import backdrop, truth
-from nerfkit.config import Config, check, from_dict, load_preset
+from nerfkit.config import Config, check
 from nerfkit.evaluate import score_images
 from nerfkit.poses import moved
+from nerfkit.presets import from_dict, load_preset
 from nerfkit.render import Model, render_image
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene

@@ -31,7 +31,8 @@ from record import Rows, record
 from searches import SEARCHES, Coarse
 
 from nerfkit.assess import backdrop, truth
-from nerfkit.config import Config, from_dict
+from nerfkit.config import Config
+from nerfkit.presets import from_dict
 from nerfkit.render import render_image
 from nerfkit.scene import load_scene
 from nerfkit.scene.scene import Scene

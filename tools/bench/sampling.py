@@ -32,8 +32,9 @@ from record import Rows, record
 from torch import Tensor
 
 from nerfkit.assess import backdrop, evaluate_run, truth
-from nerfkit.config import Config, from_dict, load_preset
+from nerfkit.config import Config
 from nerfkit.kernels.cells import Cells
+from nerfkit.presets import from_dict, load_preset
 from nerfkit.render import Model, Staged, background_color, load_model, render_in_stages
 from nerfkit.run import Run
 from nerfkit.sampling.seen import seen_cells

@@ -16,7 +16,8 @@ from pathlib import Path
 from record import record
 
 from nerfkit.assess import evaluate_run
-from nerfkit.config import Config, load_preset
+from nerfkit.config import Config
+from nerfkit.presets import load_preset
 from nerfkit.run import Run
 from nerfkit.scene import load_scene
 from nerfkit.train.loop import fit

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from nerfkit.cameras import DISTORTION, Cameras
-from nerfkit.config import Config, from_dict
+from nerfkit.config import Config
 from nerfkit.kernels.launch import prepare_cpu
+from nerfkit.presets import from_dict
 from nerfkit.render import load_model, render_image
 from nerfkit.run import Run
 from nerfkit.scene.box import choose_frame
