@@ -83,11 +83,12 @@ def _split_view(text: str) -> tuple[Path, float]:
 
     path, _, azimuth = text.rpartition(":")
     try:
-        if math.isfinite(float(azimuth)):
-            return Path(path), float(azimuth)
-        raise ValueError
+        degrees = float(azimuth)
     except ValueError:
-        raise UsageError(f"--view {text}: expected a file and degrees to the right, such as back.png:180") from None
+        degrees = math.nan
+    if not math.isfinite(degrees):
+        raise UsageError(f"--view {text}: expected a file and degrees to the right, such as back.png:180")
+    return Path(path), degrees
 
 
 def _framed(rgb: np.ndarray, alpha: np.ndarray, arguments: Lift, net: LiftNet) -> Framing:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from nerfkit.lift.photo import LiftError
+from nerfkit.lift.photo import LiftError, premultiplied, straightened
 from nerfkit.lift.prior import SIZE
 from nerfkit.lift.volume import distance_for
 
@@ -49,12 +49,9 @@ class Framing:
         """The same picture of another size."""
         if size == self.rgba.shape[0]:
             return self
-        light = self.rgba.astype(np.float32) / 255
-        light[..., :3] *= light[..., 3:]
-        shrinks = size < self.rgba.shape[0]
-        light = cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        light[..., :3] /= np.maximum(light[..., 3:], 1e-4)
-        return replace(self, rgba=np.rint(255 * light.clip(0, 1)).astype(np.uint8))
+        how = cv2.INTER_AREA if size < self.rgba.shape[0] else cv2.INTER_LINEAR
+        light = cv2.resize(premultiplied(self.rgba), (size, size), interpolation=how)
+        return replace(self, rgba=straightened(light))
 
     def looking(self, elevation: float, fov: float) -> Framing:
         """The same picture, taken from elsewhere. Raises LiftError where no camera can be there."""

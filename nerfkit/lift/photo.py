@@ -89,6 +89,19 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(fromarray(found).resize(size, Resampling.BILINEAR))
 
 
+def premultiplied(rgba: Rgba) -> Float[np.ndarray, "h w 4"]:
+    """Colours times alpha, and alpha, in [0, 1]: what may be blurred, resized and added up."""
+    light = rgba.astype(np.float32) / 255
+    light[..., :3] *= light[..., 3:]
+    return light
+
+
+def straightened(light: Float[np.ndarray, "h w 4"]) -> Rgba:
+    """The picture whose colours times alpha these are."""
+    rgb = light[..., :3] / np.maximum(light[..., 3:], 1e-4)
+    return np.rint(255 * np.concatenate([rgb, light[..., 3:]], -1).clip(0, 1)).astype(np.uint8)
+
+
 def over_white(rgba: Rgba) -> Float[np.ndarray, "h w 3"]:
     """In [0, 1], as 8 bits have it."""
     alpha = rgba[..., 3:].astype(np.float64) / 255

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nerfkit.lift.bench import Answer, Object, Pose, Rgba
-from nerfkit.lift.photo import LiftError
+from nerfkit.lift.photo import LiftError, premultiplied, straightened
 from nerfkit.lift.scene import pose_of
 
 _FINE = 3
@@ -34,7 +34,7 @@ def copied(one: Object, view: int) -> Rgba:
 def blurred(one: Object, view: int) -> Rgba:
     """The picture itself, blurred."""
     picture = copied(one, view)
-    return _straight(cv2.GaussianBlur(_light(picture), (0, 0), _BLUR * picture.shape[0]))
+    return straightened(cv2.GaussianBlur(premultiplied(picture), (0, 0), _BLUR * picture.shape[0]))
 
 
 def billboard(one: Object, view: int) -> Rgba:
@@ -99,20 +99,7 @@ def _splatted(one: Object, view: int, cloud: tuple[np.ndarray, np.ndarray]) -> R
         last = np.maximum(last, near)
     there = last >= 0
     out[there, :3], out[there, 3] = colors[order][last[there]], 255
-    return _straight(cv2.resize(_light(out), (size // _FINE,) * 2, interpolation=cv2.INTER_AREA))
-
-
-def _light(picture: Rgba) -> Float[np.ndarray, "h w 4"]:
-    """Colour times alpha, and alpha."""
-    light = picture.astype(np.float32) / 255
-    light[..., :3] *= light[..., 3:]
-    return light
-
-
-def _straight(light: Float[np.ndarray, "h w 4"]) -> Rgba:
-    """The picture of that."""
-    rgb = light[..., :3] / np.maximum(light[..., 3:], 1e-4)
-    return np.rint(255 * np.concatenate([rgb, light[..., 3:]], -1).clip(0, 1)).astype(np.uint8)
+    return straightened(cv2.resize(premultiplied(out), (size // _FINE,) * 2, interpolation=cv2.INTER_AREA))
 
 
 TRIVIAL: dict[str, Answer] = {

@@ -9,6 +9,7 @@ around them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -58,13 +59,13 @@ class Sight:
         left = residual(self.seen, self.host, self.found)
         return carriers.answer(_heard(self.model, left, self.host, self.camera, side))
 
-    @property
+    @cached_property
     def likeness(self) -> float:
-        """Of both, the fine things in them left out."""
+        """Correlation of both, the fine things in them left out."""
         return likeness(self.seen, self.host, self.found, _COARSE)
 
     def relocated(self) -> Sight | None:
-        """The same from where features of both say that it was; None where there are too few."""
+        """The same from where features of both say that it was taken; None where there are too few."""
         found = relocated(self.found, self.seen, self.host, self.camera)
         return None if found is None else replace(self, found=registered(found, self.seen, self.host))
 
@@ -81,7 +82,8 @@ def sighted(model: Model, landmarks: Landmarks, picture: UInt8[np.ndarray, "h w 
     for guess in landmarks.cameras_of(picture):
         sight = _sight(model, picture, guess, background, _FIRST)
         like = 0.0 if sight is None else sight.likeness
-        if _HOPEFUL < like < _ALMOST and (again := sight.relocated()) is not None and again.likeness > like:
+        again = sight.relocated() if _HOPEFUL < like < _ALMOST else None
+        if again is not None and again.likeness > like:
             sight, like = again, again.likeness
         if like > alike:
             best, alike = sight, like

@@ -108,6 +108,10 @@ def relocated(camera: Projective, seen: Float[Tensor, "h w"], host: Host, eye: P
 
     Those of the picture are looked for among those of the host, which an ``eye`` nearby sees: from there they look
     alike, and none is far from where it was.
+
+    Args:
+        camera: in pixels of the picture; up to some thirty of them off.
+        eye: the camera of the host, in pixels of the host.
     """
     large = camera.scaled(_LARGER, _LARGER)
     pixels, found = features(_grey(seen))
