@@ -26,6 +26,8 @@ _FLAT = (32, 64, 128, 160, 192)
 """Channels at half of these, at a quarter, ..."""
 _DEEP = (32, 64, 96, 128)
 """Channels at `CELLS` cells a side, at half, ..."""
+COARSEST = 2 ** (len(_DEEP) - 1)
+"""Cells that are one where they are coarsest."""
 _CODE = 160
 _POINTS = 40
 """Channels of what a pixel tells the cells behind it."""

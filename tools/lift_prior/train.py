@@ -17,6 +17,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpo
 
 from nerfkit.aside import file_aside
 from nerfkit.lift.bench import psnr
-from nerfkit.lift.prior import CELLS, LiftNet
+from nerfkit.lift.prior import CELLS, COARSEST, LiftNet
 from nerfkit.lift.volume import Volume, orbiting, pixel_places, pixel_rays
 
 _BATCH, _TARGETS, _RAYS, _SAMPLES = 8, 5, 256, 40
@@ -169,7 +170,7 @@ def loss_of(
         return torch.stack([getattr(one, name) for one in batch]).to(device)
 
     rgba, camera = stacked("rgba"), stacked("camera")
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=learns_in_bf16(device, n_cells)):
         lifted = net(rgba, camera, n_cells)
     seen = lifted.volume.look(stacked("rays_o"), stacked("rays_d"), _SAMPLES, -1.0)
     opacity, distance = stacked("opacity"), stacked("distance")
@@ -198,6 +199,22 @@ def loss_of(
     return total, {name: float(value.detach()) for name, value in parts.items()} | {
         "mse": float(error.detach().square().mean())
     }
+
+
+@cache
+def learns_in_bf16(device: torch.device, n_cells: int) -> bool:
+    """Whether gradients of bfloat16 are to be trusted here, in the coarsest cells of the network: on processors with
+    AVX512_BF16 and without AMX, torch 2.13 makes noise or infinities of those of 2x2x2 cells."""
+    n = n_cells // COARSEST
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv, x = torch.nn.Conv3d(64, 64, 3, padding=1).to(device), torch.randn(2, 64, n, n, n).to(device)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            y = conv(x)
+        found += torch.autograd.grad(y.float().square().sum(), conv.weight)
+    return bool((found[1] - found[0]).norm() < 0.1 * found[0].norm())
 
 
 def unlike_views(eye: Lite0, volumes: Volume, cameras: Tensor, views: Tensor) -> Tensor:
