@@ -135,7 +135,7 @@ def test_marked_renders_are_as_near_to_unmarked_ones_as_was_said(
     model, mark = original
     off = [np.square(a / 255.0 - b / 255.0).mean() for a, b in zip(renders, pictures_of(model, views), strict=True)]
     assert mark.terms.psnr >= 41.9
-    assert -10 * np.log10(max(off)) > 39.5  # the worst view, of those that are nearer than any photograph
+    assert -10 * np.log10(max(off)) > 40.0  # the worst view, of those that are nearer than any photograph
     assert -10 * np.log10(np.mean(off)) == pytest.approx(mark.terms.psnr, abs=1.5)
 
 
