@@ -34,8 +34,8 @@ DEFAULT = "balanced"
 _BELOW_PHOTOS = {"invisible": 20.0, "balanced": 16.4, "robust": 10.0}
 """And by how much, at least, it lies above the PSNR against photographs: 16.4 dB costs 0.1 dB of that."""
 _WORST = 1.5
-"""How far below the target the worst of the views that are measured may be, dB: of a profile of 42 dB every view is to
-have 40, and half a decibel is left for views that nobody measured."""
+"""How far below the profile's PSNR, or the one asked for, the worst of the views that are measured may be, dB: by the
+profile of 42 dB every view is to have 40, and half a decibel is left for views that nobody measured."""
 _VIEWS = 8
 """Views in which strength is measured, and read back."""
 _SIDE = 512
@@ -182,7 +182,8 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
     between = views_between(scene, _BETWEEN, _ACROSS, _SEED)
-    mark = _as_strong(model, mark, between, target_of(profile, photographed) if target is None else target)
+    mean, worst = (target_of(profile, photographed), PROFILES[profile]) if target is None else (target, target)
+    mark = _as_strong(model, mark, between, mean, worst - _WORST)
     if photographed is not None:
         with moved(model, mark, *_anyone(n_bits)):
             then = against_photographs(model, scene, background)
@@ -190,15 +191,15 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     return mark
 
 
-def _as_strong(model: Model, mark: Mark, between: Cameras, target: float) -> Mark:
-    """The mark with the strength at which renders are this far from unmarked ones, and the worst not much further.
+def _as_strong(model: Model, mark: Mark, between: Cameras, least: float, least_worst: float) -> Mark:
+    """The mark with the most strength at which renders are this far from unmarked ones, and the worst so far, dB.
 
     Args:
         between: views beside the mark's own, nearer ones, too: what fills more of a picture shows more of the mark.
     """
     views, background = (mark.views.scaled(_SPARSE), between), mark.terms.background
     plain = [picture for some in views for picture in _pictures(model, some, background)]
-    strength = 10.0 ** (-target / 20.0)
+    strength = 10.0 ** (-least / 20.0)
     for _ in range(_ROUNDS):
         mark = replace(mark, terms=replace(mark.terms, strength=strength))
         with moved(model, mark, *_anyone(mark.terms.n_bits)):
@@ -206,7 +207,7 @@ def _as_strong(model: Model, mark: Mark, between: Cameras, target: float) -> Mar
         pairs = list(zip(marked, plain, strict=True))
         mean, worst = psnr(pairs), worst_psnr(pairs)
         mark = replace(mark, terms=replace(mark.terms, psnr=mean, worst_psnr=worst))
-        short = target - min(mean, worst + _WORST)
+        short = max(least - mean, least_worst - worst)
         if abs(short) < _WITHIN:
             break
         strength *= 10.0 ** (-short / 20.0)
