@@ -81,6 +81,9 @@ class LiftBench:
     seeds: tuple[int, ...] = (0,)
     unknown: bool = False
     """Do not tell the camera's elevation and angle."""
+    framed: bool = False
+    """Cut the object out as nerfkit lift does, which takes its outline to fill the frame; otherwise it is told how
+    large the object is in its frame, and where its middle lies."""
     prior: Annotated[Path | None, arg(metavar="FILE")] = None
     """Other weights of the network that guesses."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None

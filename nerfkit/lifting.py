@@ -238,6 +238,8 @@ def lift_bench(words: list[str]) -> int:
     arguments = parse(LiftBench, "lift-bench", words)
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected at least 1")
+    if arguments.framed and arguments.meshes:
+        raise UsageError("--meshes: is measured in the true frame, which --framed does not tell")
     answers = [text.partition("=")[::2] for text in arguments.answers]
     if not all(name and folder for name, folder in answers):
         raise UsageError("--answers: expected a name and a folder, such as theirs=pictures/")
@@ -257,7 +259,8 @@ def lift_bench(words: list[str]) -> int:
         net, weights = load_prior(path), digest(path.read_bytes())
         for seed in arguments.seeds:
             config = _config(arguments.config, arguments.fast, seed)
-            way = Way(net, weights, config, seed, arguments.only_prior, arguments.unknown, arguments.meshes)
+            only = arguments.only_prior
+            way = Way(net, weights, config, seed, only, arguments.unknown, arguments.framed, arguments.meshes)
             rows.keep(lifted_rows(objects, _name_of(arguments), way, more, rows.missing), say)
     for line in rows.table():
         print(line)
@@ -269,6 +272,7 @@ def _name_of(arguments: LiftBench) -> str:
     words = ["prior" if arguments.only_prior else "fast" if arguments.fast else "lift"]
     words += [arguments.config.stem] if arguments.config is not None else []
     words += [arguments.prior.parent.name] if arguments.prior is not None else []
+    words += ["framed"] if arguments.framed else []
     return ", ".join([*words, *(["camera unknown"] if arguments.unknown else [])])
 
 

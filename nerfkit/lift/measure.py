@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from nerfkit.cameras import Cameras
 from nerfkit.config import Config
 from nerfkit.evaluate import peak_memory_bytes
 from nerfkit.kernels.meshes import Solid
 from nerfkit.lattice import ExportError
 from nerfkit.lift.bench import Object, Pose, near_surface, psnr, read_rgba, rows_of, scored
-from nerfkit.lift.framing import Framing
+from nerfkit.lift.framing import Cut, Framing, Similarity, framed, window
 from nerfkit.lift.guide import Term
 from nerfkit.lift.lift import begin, lift, warm_model
 from nerfkit.lift.looks import straight
 from nerfkit.lift.photo import LiftError, Rgba, over_white
 from nerfkit.lift.prior import Lifted, LiftNet
-from nerfkit.lift.scene import cameras_at, picture_of, turntable
+from nerfkit.lift.scene import cameras_at, pose_of, seen_from, turntable
 from nerfkit.lift.settings import Sizes
 from nerfkit.lift.trivial import TRIVIAL
 from nerfkit.lift.understand import guessed, understood
-from nerfkit.lift.volume import Volume
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
 from nerfkit.render import Model, render_image
@@ -50,6 +54,10 @@ _COLUMNS = (
     "seconds",
 )
 Distance = Callable[[Rgba, Rgba], dict[str, float]]
+Look = Callable[[Float[Tensor, "3 4"], float, int], Rgba]
+"""What a camera sees through an angle, degrees, at a size in pixels."""
+Place = Callable[[Float[Tensor, "3 4"]], Float[Tensor, "3 4"]]
+"""Where a true camera is in the world of what was lifted."""
 _POINTS = 10_000
 
 
@@ -65,6 +73,8 @@ class Way:
     only_prior: bool
     unknown: bool
     """Whether the camera is not told."""
+    framed: bool
+    """Whether the object is cut out as `nerfkit lift` does, rather than told where in its frame it lies."""
     meshes: bool
 
 
@@ -164,57 +174,68 @@ def learnt(
 
 def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
     started = time.perf_counter()
-    photo = Framing(one.picture(), one.input.elevation, one.input.fov, one.input.radius)
-    if way.unknown:
-        photo = guessed(way.net, photo, None, None)
+    photo, place = photo_of(one, way)
     made = understood(way.net, photo)
     preview = time.perf_counter() - started
     if way.only_prior:
-        found = _scores(one, photo, _volume_answer(made.volume), more)
+        found = _scores(one, photo, partial(seen_from, made.volume), place, more)
         return {**found, "preview_seconds": preview, **_guess(one, photo)}
     model = learnt(photo, made, Sizes(), replace(way.config, train=replace(way.config.train, seed=way.seed)))
     seconds = time.perf_counter() - started
-    found = _scores(one, photo, model_answer(model), more)
+    found = _scores(one, photo, partial(model_picture, model), place, more)
     found |= {
         "preview_seconds": preview,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         **_guess(one, photo),
     }
-    return found | _of_mesh(one, model, way.meshes)
+    return found if way.framed else found | _of_mesh(one, model, way.meshes)
+
+
+def photo_of(one: Object, way: Way) -> tuple[Framing, Place]:
+    """What is lifted, and where true cameras are in the world in which it is."""
+    rgba, size = one.picture(), one.picture().shape[0]
+    if not way.framed:
+        photo = Framing(rgba, one.input.elevation, one.input.fov, one.input.radius)
+        return guessed(way.net, photo, None, None) if way.unknown else photo, lambda c2w: c2w
+    cut = Cut.of(c2w_of(one.input), math.radians(one.input.fov), window(rgba[..., 3] > 127), size)
+    photo = framed(rgba[..., :3], rgba[..., 3], math.degrees(cut.elevation), math.degrees(cut.fov))
+    if way.unknown:
+        photo = guessed(way.net, photo, None, None)
+    # The world of what is lifted hangs on the camera that it was told, or guessed, as the true one on the true camera.
+    mine = c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius))
+    turned = mine[:, :3] @ cut.c2w[:, :3].T
+    along = Similarity(turned, torch.zeros(3), photo.radius / float(cut.c2w[:, 3].norm()))
+    return photo, lambda c2w: along.cameras(cut.world.cameras(c2w))
 
 
 def _guess(one: Object, photo: Framing) -> Row:
     return {"elevation_error": abs(photo.elevation - one.input.elevation), "fov_error": abs(photo.fov - one.input.fov)}
 
 
-def _volume_answer(volume: Volume) -> Callable[[Pose, int], Rgba]:
-    return lambda pose, size: picture_of(volume, pose.azimuth, pose.elevation, size, pose.fov)
+def c2w_of(pose: Pose) -> Float[Tensor, "3 4"]:
+    """Camera-to-world of a pose."""
+    return torch.from_numpy(pose_of(pose.azimuth, pose.elevation, pose.radius))
 
 
-def model_answer(model: Model) -> Callable[[Pose, int], Rgba]:
-    """What a field looks like from a place, at a size in pixels."""
-
-    def look(pose: Pose, size: int) -> Rgba:
-        return straight(
-            render_image(model, cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size), 0)
-        )
-
-    return look
+def model_picture(model: Model, c2w: Float[Tensor, "3 4"], fov: float, size: int) -> Rgba:
+    """What a field looks like to a camera that sees so many degrees, straight alpha."""
+    focal = size / 2 / math.tan(math.radians(fov) / 2)
+    return straight(render_image(model, Cameras.pinhole(c2w[None], focal, size, size), 0))
 
 
-def _scores(one: Object, photo: Framing, look: Callable[[Pose, int], Rgba], more: Distance | None) -> Row:
+def _scores(one: Object, photo: Framing, look: Look, place: Place, more: Distance | None) -> Row:
     """Views of the ring and beyond, and the picture itself, from where it was taken to be taken."""
 
     def answer(one: Object, view: int) -> Rgba:
-        return look(one.views[view], one.truth(view).shape[0])
+        return look(place(c2w_of(one.views[view])), one.views[view].fov, one.truth(view).shape[0])
 
     others = [view for view in range(len(one.views)) if view not in one.ring]
     found: Row = rows_of(one, answer, one.ring, more)
     if others:
         found |= {f"beyond_{key}": value for key, value in rows_of(one, answer, others).items()}
-    mine = look(Pose(0.0, photo.elevation, photo.fov, photo.radius), one.picture().shape[0])
-    return found | {f"photo_{key}": value for key, value in scored(mine, one.picture()).items()}
+    mine = look(c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius)), photo.fov, photo.rgba.shape[0])
+    return found | {f"photo_{key}": value for key, value in scored(mine, photo.rgba).items()}
 
 
 def _of_mesh(one: Object, model: Model, renders: bool) -> Row:
@@ -243,7 +264,7 @@ def _mesh_loss(one: Object, solid: Any, model: Model, view: int) -> float:
     """How much less like the truth a render of the mesh is than one of the field, dB."""
     pose, truth = one.views[view], over_white(one.truth(view))
     size = truth.shape[0]
-    field = over_white(model_answer(model)(pose, size))
+    field = over_white(model_picture(model, c2w_of(pose), pose.fov, size))
     camera = cameras_at([(pose.azimuth, pose.elevation)], pose.fov, pose.radius, size)
     fine = camera.scaled(2)
     rays = fine.rays(torch.zeros(4 * size * size, dtype=torch.long), fine.pixel_grid(0).reshape(-1, 2))

@@ -16,10 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
+from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.lift.framing import Framing
+from nerfkit.lift.photo import Rgba
 from nerfkit.lift.volume import Volume, distance_for, orbiting, pixel_places, pixel_rays
 from nerfkit.poses import opencv_to_opengl
 
@@ -63,15 +65,20 @@ def pose_of(azimuth: float, elevation: float, radius: float) -> Float[np.ndarray
     return orbiting(*each)[0].numpy()
 
 
-@torch.no_grad()
 def picture_of(
     volume: Volume, azimuth: float, elevation: float, size: int, fov: float = FOV, n_samples: int = 64
-) -> UInt8[np.ndarray, "size size 4"]:
-    """What a volume looks like, straight alpha; degrees."""
+) -> Rgba:
+    """What a volume looks like from where it fills the picture; degrees."""
+    c2w = torch.from_numpy(pose_of(azimuth, elevation, distance_for(math.radians(fov))))
+    return seen_from(volume, c2w, fov, size, n_samples)
+
+
+@torch.no_grad()
+def seen_from(volume: Volume, c2w: Float[Tensor, "3 4"], fov: float, size: int, n_samples: int = 64) -> Rgba:
+    """What a volume looks like to a camera that sees so many degrees, straight alpha."""
     device = volume.sigmas.device
-    angle = torch.tensor([math.radians(fov)], device=device)
-    c2w = torch.from_numpy(pose_of(azimuth, elevation, distance_for(math.radians(fov))))[None].to(device)
-    seen = volume.look(*pixel_rays(c2w, angle, pixel_places(size)[None].to(device)), n_samples)
+    angle, places = torch.tensor([math.radians(fov)], device=device), pixel_places(size)[None].to(device)
+    seen = volume.look(*pixel_rays(c2w[None].to(device), angle, places), n_samples)
     alpha = seen.opacity[0, :, None].clamp(0, 1)
     rgb = (seen.rgb[0] / alpha.clamp(min=1e-3)).clamp(0, 1)
     return (255 * torch.cat([rgb, alpha], 1)).round().byte().view(size, size, 4).cpu().numpy()
@@ -90,7 +97,7 @@ def write_scene(folder: Path, photo: Framing, volume: Volume, size: int, given: 
     folder.mkdir(parents=True)
     frames = []
 
-    def add(name: str, rgba: UInt8[np.ndarray, "s s 4"], azimuth: float, elevation: float, fov: float) -> None:
+    def add(name: str, rgba: Rgba, azimuth: float, elevation: float, fov: float) -> None:
         cv2.imwrite(str(folder / name), cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))
         pose = np.eye(4)
         pose[:3] = opencv_to_opengl(

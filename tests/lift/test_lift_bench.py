@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,12 @@ from test_lift import QUICK
 
 from nerfkit.cli import main
 from nerfkit.kernels.meshes import Solid
-from nerfkit.lift.bench import Object, near_surface, objects_in, read_rgba, scored
+from nerfkit.lift.bench import Object, Pose, near_surface, objects_in, read_rgba, scored
 from nerfkit.lift.framing import Framing
+from nerfkit.lift.measure import Way, c2w_of, photo_of
 from nerfkit.lift.photo import LiftError, over_white
 from nerfkit.lift.scene import picture_of, pose_of
+from nerfkit.lift.settings import CONFIG
 from nerfkit.lift.trivial import TRIVIAL, billboard, copied, true_depth, white
 from nerfkit.lift.understand import WEIGHTS, load_prior, understood
 
@@ -125,6 +128,31 @@ def test_rows_are_kept_and_not_made_again(objects, tmp_path, capsys):
     assert "copy" in capsys.readouterr().out
     assert main(words) == 0
     assert (tmp_path / "rows.jsonl").read_text() == first
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_picture_that_is_cut_out_is_still_looked_at_from_where_it_was_taken(objects, unknown):
+    one, net = objects_in(objects)[0], load_prior()
+    photo, place = photo_of(one, Way(net, "", CONFIG, 0, True, unknown, True, False))
+    mine, true = c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius)), c2w_of(one.input)
+    assert torch.allclose(place(true)[:, 3], mine[:, 3], atol=1e-4)
+    turned = torch.rad2deg(torch.acos((place(true)[:, 2] * mine[:, 2]).sum().clamp(max=1)))
+    assert float(turned) < 3.0  # towards the middle of the outline
+    others = [c2w_of(replace(one.input, azimuth=azimuth, elevation=30.0)) for azimuth in (0.0, 100.0, 200.0)]
+    apart = torch.stack([(place(c2w) - mine)[:, 3].norm() / (c2w - true)[:, 3].norm() for c2w in others])
+    assert torch.allclose(apart, apart[0].expand(3), rtol=1e-3)  # the world is scaled, not bent
+    middle = place(torch.cat([torch.eye(3), torch.zeros(3, 1)], 1))[:, 3]
+    assert float(middle.norm()) < 0.1
+
+
+def test_objects_may_be_cut_out(objects, tmp_path, capsys):
+    words = ["lift-bench", str(objects), "--rows", str(tmp_path / "rows.jsonl"), "--only-prior"]
+    assert main([*words, "--framed"]) == 0
+    row = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[-1])
+    assert row["method"] == "prior, framed"
+    assert row["iou"] > 0.4
+    assert main([*words, "--framed", "--meshes"]) == 2
+    assert "--meshes" in capsys.readouterr().err
 
 
 def test_rows_of_other_weights_are_not_taken_for_theirs(objects, tmp_path, weights):

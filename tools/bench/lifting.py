@@ -18,16 +18,17 @@ from typing import Any
 
 from record import record
 
-from nerfkit.lift.bench import Object, Pose, objects_in, rows_of, scored
+from nerfkit.lift.bench import Object, objects_in, rows_of, scored
 from nerfkit.lift.distances import distance_of
 from nerfkit.lift.framing import Framing
 from nerfkit.lift.guide import Depth, Regular, Term
-from nerfkit.lift.measure import learnt, model_answer
+from nerfkit.lift.measure import c2w_of, learnt, model_picture
 from nerfkit.lift.photo import Rgba
 from nerfkit.lift.prior import Lifted
 from nerfkit.lift.settings import CONFIG, Sizes
 from nerfkit.lift.understand import WEIGHTS, load_prior, understood
 from nerfkit.provenance import digest
+from nerfkit.render import Model
 
 Terms = Callable[[Framing, Lifted], list[Term]]
 
@@ -91,14 +92,15 @@ def main() -> None:
             made = understood(net, photo, **part.understand)
             config = replace(CONFIG, train=replace(CONFIG.train, steps=a.steps, **part.train))
             config = replace(config, field=replace(CONFIG.field, **part.field))
-            look = model_answer(learnt(photo, made, part.sizes, config, part.terms(photo, made), part.warm))
+            model = learnt(photo, made, part.sizes, config, part.terms(photo, made), part.warm)
             seconds = time.perf_counter() - started
 
-            def answer(one: Object, view: int, look: Callable[[Pose, int], Rgba] = look) -> Rgba:
-                return look(one.views[view], one.truth(view).shape[0])
+            def answer(one: Object, view: int, model: Model = model) -> Rgba:
+                return model_picture(model, c2w_of(one.views[view]), one.views[view].fov, one.truth(view).shape[0])
 
             found = rows_of(one, answer, one.ring[1::4], more)
-            mine = scored(look(one.input, one.picture().shape[0]), one.picture())
+            mine = model_picture(model, c2w_of(one.input), one.input.fov, one.picture().shape[0])
+            mine = scored(mine, one.picture())
             found |= {"photo_psnr": mine["psnr"], "photo_iou": mine["iou"], "seconds": seconds}
             record("lifting", part=name, object=one.name, steps=a.steps, weights=digest(a.prior.read_bytes()), **found)
 
