@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("trimesh", reason="trimesh is not installed")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from lift_prior import procedural  # noqa: E402
+from lift_prior.frames import Picture, framed, unmoved  # noqa: E402
 from lift_prior.furniture import N_TEST, N_VALIDATION, Entry, split  # noqa: E402
 from lift_prior.lite0 import Lite0  # noqa: E402
 from lift_prior.make_views import make  # noqa: E402
@@ -119,6 +121,55 @@ def test_views_are_not_made_again_and_training_goes_on(tmp_path):
         assert torch.equal(value, training.average[name].half().float())
 
 
+def seen_wall(at: tuple[float, float, float], size: int = 192) -> Picture:
+    """A wall of side 0.6 about a place, seen from 15 degrees above."""
+    mesh, pose, fov = wall(), pose_of(0.0, 15.0, 3.0), math.radians(40)
+    mesh = replace(mesh, vertices=0.6 * mesh.vertices + np.array(at))
+    rgba, depth, normal = Stage(mesh).look(pose, fov, size, Light((0.0, 0.0, 1.0), 1.0, 0.0))
+    c2w = torch.from_numpy(pose).float()
+    return Picture(torch.from_numpy(rgba), torch.from_numpy(depth), torch.from_numpy(normal) @ c2w[:, :3], c2w, fov)
+
+
+def corners_of(alpha: torch.Tensor) -> torch.Tensor:
+    """Least and greatest row and column, shares of a side."""
+    inside = torch.nonzero(alpha > 0.5).float() + 0.5
+    return torch.stack([inside.min(0).values, inside.max(0).values]) / len(alpha)
+
+
+@pytest.mark.parametrize("at", [(0.0, 0.0, 0.0), (0.35, -0.2, 0.15)])
+def test_the_world_of_a_picture_that_is_cut_out_is_where_its_camera_sees_it(at):
+    picture = seen_wall(at)
+    cut, world = framed(picture)
+    eye = cut.c2w[:, 3]
+    assert torch.allclose(cut.c2w, orbiting(torch.tensor(0.0), cut.camera[0], cut.camera[2]), atol=1e-6)
+    assert float(eye.norm()) == pytest.approx(1 / math.sin(cut.fov / 2), rel=1e-5)  # the unit ball fills the frame
+    assert torch.allclose(world.points(picture.c2w[:, 3]), eye, atol=1e-4)
+    assert torch.allclose(world.cameras(picture.c2w)[:, 3], eye, atol=1e-4)
+    low, high = corners_of(cut.rgba[..., 3])
+    assert torch.allclose(low + high, torch.ones(2), atol=0.03)
+    # Points of the wall lie at the depth that the picture says, and where it shows them but for what turning bends.
+    true = 0.6 * torch.from_numpy(wall().vertices).float() + torch.tensor(at)
+    local = (world.points(true) - eye) @ cut.c2w[:, :3]
+    places = local[:, :2] / local[:, 2:] / math.tan(cut.fov / 2) / 2 + 0.5
+    assert torch.allclose(places.min(0).values, low.flip(0), atol=0.02 if at == (0.0, 0.0, 0.0) else 0.05)
+    assert torch.allclose(places.max(0).values, high.flip(0), atol=0.02 if at == (0.0, 0.0, 0.0) else 0.05)
+    there = cut.depth[cut.rgba[..., 3] > 0.99]
+    assert float(there.min()) == pytest.approx(float(local[:, 2].min()), rel=0.02)
+    assert float(there.max()) == pytest.approx(float(local[:, 2].max()), rel=0.02)
+    front = world.directions(torch.tensor([0.0, 0.0, 1.0])) @ cut.c2w[:, :3]
+    assert torch.allclose(cut.normals[96, 96], front, atol=1e-4)
+
+
+def test_lengths_and_angles_stay_but_for_the_scale():
+    _, world = framed(seen_wall((0.35, -0.2, 0.15)))
+    a, b = torch.randn(2, 7, 3)
+    assert torch.allclose((world.points(a) - world.points(b)).norm(dim=1), world.scale * (a - b).norm(dim=1), rtol=1e-5)
+    assert torch.allclose(world.turn @ world.turn.T, torch.eye(3), atol=1e-6)
+    assert torch.allclose(world.turn[1], torch.tensor([0.0, 1.0, 0.0]))  # what is upright stays so
+    plain = unmoved()
+    assert torch.equal(plain.points(a), a)
+
+
 def test_what_looks_alike_is_less_unlike():
     """A network that has learnt nothing sees that, too; what it says has a gradient, and none of its weights."""
     torch.manual_seed(0)
@@ -139,12 +190,12 @@ def test_a_whole_view_is_looked_at_from_where_it_was_taken():
     sigmas, rgbs = torch.zeros(1, 16, 16, 16), torch.rand(1, 3, 16, 16, 16)
     sigmas[:, 4:8, 6:12, 2:9] = 50.0
     volume = Volume(sigmas, rgbs)
-    cameras = torch.tensor([[0.7, 0.3, 0.7, 3.0]])
-    rays = pixel_rays(orbiting(*cameras.T[[0, 1, 3]]), cameras[:, 2], pixel_places(32)[None])
-    seen = volume.look(*rays, 200)
+    azimuth, elevation, fov, distance = torch.tensor([[0.7], [0.3], [0.7], [3.0]])
+    c2w = orbiting(azimuth, elevation, distance)
+    seen = volume.look(*pixel_rays(c2w, fov, pixel_places(32)[None]), 200)
     view = torch.cat([seen.rgb, seen.opacity[..., None]], -1).transpose(1, 2).unflatten(2, (32, 32))
-    right = float(unlike_views(eye, volume, cameras, view))
-    wrong = float(unlike_views(eye, volume, cameras * torch.tensor([-1.0, 1, 1, 1]), view))
+    right = float(unlike_views(eye, volume, c2w, fov, view))
+    wrong = float(unlike_views(eye, volume, orbiting(-azimuth, elevation, distance), fov, view))
     assert right < 0.5 * wrong
 
 

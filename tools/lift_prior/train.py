@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lift_prior.frames import Picture, framed, unmoved
 from lift_prior.lite0 import Lite0
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,6 +30,8 @@ from torch.nn.functional import binary_cross_entropy, cosine_similarity, interpo
 
 from nerfkit.aside import file_aside
 from nerfkit.lift.bench import psnr
+from nerfkit.lift.framing import Similarity
+from nerfkit.lift.photo import LiftError
 from nerfkit.lift.prior import CELLS, COARSEST, LiftNet
 from nerfkit.lift.volume import Volume, orbiting, pixel_places, pixel_rays
 
@@ -41,8 +43,8 @@ _VALIDATED = 300.0
 _SHARES = {"train": 0.6, "drawn": 0.4}
 _WHOLE, _WHOLE_SAMPLES, _WHOLE_WEIGHT = 4, 48, 0.3
 """Objects of a step of which a whole view is looked at, samples of its rays, what that counts beside pixels."""
-_IN_FRONT = 0.5
-"""Share of pictures that are chosen among those from in front."""
+_IN_FRONT, _FRAMED = 0.5, 0.7
+"""Share of pictures that are chosen among those from in front, and of those that are cut out as `nerfkit lift` does."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class Example:
     distance: Tensor
     """(n,) 0 where unknown."""
     other: Tensor
-    """(4,) azimuth, elevation, field of view, distance of another view."""
+    """(3, 4) camera-to-world of another view."""
+    through: Tensor
+    """() its field of view."""
     view: Tensor
     """(4, s / 2, s / 2) of it, colour times alpha."""
 
@@ -98,8 +102,7 @@ def example(views: Views, chance: np.random.Generator) -> Example:
     depth = torch.from_numpy(views.depth[i][which].astype(np.float32))
     normal = torch.from_numpy(views.normal[i, which[0]].astype(np.float32)) / 127
     azimuth = poses[:, 0]
-    world = orbiting(azimuth[:1], poses[:1, 1], poses[:1, 3])[0, :, :3]
-    normal = normal @ world
+    normal = normal @ orbiting(azimuth[:1], poses[:1, 1], poses[:1, 3])[0, :, :3]
     azimuth = azimuth - azimuth[0]
     if chance.random() < 0.5:
         rgba, depth, normal, azimuth = (
@@ -109,24 +112,39 @@ def example(views: Views, chance: np.random.Generator) -> Example:
             -azimuth,
         )
     rgba = torch.cat([_repainted(rgba[..., :3], chance), rgba[..., 3:]], -1)
-    c2w = orbiting(azimuth, poses[:, 1], poses[:, 3])
+    c2w, fov = orbiting(azimuth, poses[:, 1], poses[:, 3]), poses[:, 2]
     rows, columns = zip(*(_pixels(one[..., 3], chance) for one in rgba), strict=True)
     rows, columns = torch.stack(rows), torch.stack(columns)
     size = rgba.shape[1]
     xy = (torch.stack([columns, rows], -1) + 0.5) / size
-    rays_o, rays_d = pixel_rays(c2w, poses[:, 2], xy)
+    rays_o, rays_d = pixel_rays(c2w, fov, xy)
     view = torch.arange(len(rgba))[:, None]
     found = rgba[view, rows, columns]
     z = depth[view, rows, columns]
     z = torch.where(found[..., 3] > 0.99, z, 0.0)
     cos = (rays_d * c2w[:, None, :, 2]).sum(-1)
-    parts = [rays_o, rays_d, found[..., :3], found[..., 3], z / cos]
-    camera = torch.stack([poses[0, 1], poses[0, 2], poses[0, 3]])
-    other = torch.cat([azimuth[1:2], poses[1, 1:]])
+    picture, world = _cut_out(Picture(rgba[0], depth[0], normal, c2w[0], float(fov[0])), chance)
+    parts = [world.points(rays_o), world.directions(rays_d), found[..., :3], found[..., 3], world.scale * z / cos]
     shown = torch.cat([rgba[1, ..., :3] * rgba[1, ..., 3:], rgba[1, ..., 3:]], -1).permute(2, 0, 1)
     small = interpolate(shown[None], scale_factor=0.5, mode="area")[0]
-    rays = (p.flatten(0, 1) for p in parts)
-    return Example(rgba[0].permute(2, 0, 1), camera, depth[0], normal.permute(2, 0, 1), *rays, other, small)
+    return Example(
+        picture.rgba.permute(2, 0, 1),
+        picture.camera,
+        picture.depth,
+        picture.normals.permute(2, 0, 1),
+        *(part.flatten(0, 1) for part in parts),
+        world.cameras(c2w[1]),
+        fov[1],
+        small,
+    )
+
+
+def _cut_out(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Similarity]:
+    """Most pictures as `nerfkit lift` cuts them out; the others as they are, in their true frame."""
+    try:
+        return framed(picture) if chance.random() < _FRAMED else (picture, unmoved())
+    except LiftError:  # too few pixels to be cut out
+        return picture, unmoved()
 
 
 def chosen(azimuth: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -194,7 +212,9 @@ def loss_of(
         "camera": 0.1 * (lifted.camera - camera[:, :2]).abs().mean(),
     }
     if eye is not None:
-        parts["look"] = _WHOLE_WEIGHT * unlike_views(eye, lifted.volume, stacked("other"), stacked("view"))
+        parts["look"] = _WHOLE_WEIGHT * unlike_views(
+            eye, lifted.volume, stacked("other"), stacked("through"), stacked("view")
+        )
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(value.detach()) for name, value in parts.items()} | {
         "mse": float(error.detach().square().mean())
@@ -217,12 +237,11 @@ def learns_in_bf16(device: torch.device, n_cells: int) -> bool:
     return bool((found[1] - found[0]).norm() < 0.1 * found[0].norm())
 
 
-def unlike_views(eye: Lite0, volumes: Volume, cameras: Tensor, views: Tensor) -> Tensor:
+def unlike_views(eye: Lite0, volumes: Volume, c2w: Tensor, fov: Tensor, views: Tensor) -> Tensor:
     """How unlike the truth whole views of the first few volumes look, before grounds of any colour."""
-    n, size = min(_WHOLE, len(cameras)), views.shape[-1]
-    some, (azimuth, elevation, fov, distance) = Volume(volumes.sigmas[:n], volumes.rgbs[:n]), cameras[:n].T
-    c2w = orbiting(azimuth, elevation, distance)
-    seen = some.look(*pixel_rays(c2w, fov, pixel_places(size).to(cameras).expand(n, -1, -1)), _WHOLE_SAMPLES, -1.0)
+    n, size = min(_WHOLE, len(c2w)), views.shape[-1]
+    some, places = Volume(volumes.sigmas[:n], volumes.rgbs[:n]), pixel_places(size).to(c2w)
+    seen = some.look(*pixel_rays(c2w[:n], fov[:n], places.expand(n, -1, -1)), _WHOLE_SAMPLES, -1.0)
     behind = torch.rand(n, 3, 1, 1, device=views.device)
     mine = torch.cat([seen.rgb, seen.opacity[..., None]], -1).transpose(1, 2).unflatten(2, (size, size))
     a, b = (x[:, :3] + behind * (1 - x[:, 3:]) for x in (mine, views[:n]))
@@ -232,30 +251,45 @@ def unlike_views(eye: Lite0, volumes: Volume, cameras: Tensor, views: Tensor) ->
 @torch.no_grad()
 def scores(net: LiftNet, views: Views, n_cells: int, device: torch.device, n_targets: int = 4) -> dict[str, float]:
     """Of the validation set, over white: novel views from all around (the first third that make_views.py makes are from
-    in front, like the picture) at half of their size, beside copies of the picture."""
+    in front, like the picture) at half of their size, beside copies of the picture. First of pictures as they are, of
+    which the frame is told; then of pictures cut out as `nerfkit lift` does, from cameras that went along."""
     size = views.rgba.shape[2] // 2
     places = pixel_places(size).to(device)
-    found: dict[str, list[float]] = {"psnr": [], "copy": [], "iou": [], "copy_iou": [], "elevation": [], "fov": []}
+    found: dict[str, list[float]] = {}
+
+    def note(**figures: float) -> None:
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+
     for i in range(views.n):
-        poses = torch.from_numpy(views.cameras[i].astype(np.float32)).to(device)
-        rgba = torch.from_numpy(views.rgba[i].astype(np.float32)).to(device) / 255
-        camera = poses[:1, 1:]
-        with torch.autocast(device.type, torch.bfloat16):
-            lifted = net(rgba[:1].permute(0, 3, 1, 2), camera, n_cells)
-        found["elevation"].append(math.degrees(float((lifted.camera - camera[:, :2])[0, 0].abs())))
-        found["fov"].append(math.degrees(float((lifted.camera - camera[:, :2])[0, 1].abs())))
+        poses = torch.from_numpy(views.cameras[i].astype(np.float32))
+        rgba = torch.from_numpy(views.rgba[i].astype(np.float32)) / 255
+        c2w, fov = orbiting(poses[:, 0] - poses[0, 0], poses[:, 1], poses[:, 3]), poses[:, 2]
         white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
         small = interpolate(torch.cat([white, rgba[..., 3:]], -1).permute(0, 3, 1, 2), scale_factor=0.5, mode="area")
-        small = small.permute(0, 2, 3, 1).flatten(1, 2)
-        for v in np.linspace(len(poses) // 3, len(poses) - 1, n_targets).astype(int).tolist():
-            c2w = orbiting(poses[v : v + 1, 0] - poses[0, 0], poses[v : v + 1, 1], poses[v : v + 1, 3])
-            seen = lifted.volume.look(*pixel_rays(c2w, poses[v : v + 1, 2], places[None]), 64)
-            picture = seen.rgb[0] + 1 - seen.opacity[0][:, None]
-            found["psnr"].append(psnr(picture.cpu().numpy(), small[v, :, :3].cpu().numpy()))
-            found["copy"].append(psnr(small[0, :, :3].cpu().numpy(), small[v, :, :3].cpu().numpy()))
-            found["iou"].append(_iou(seen.opacity[0], small[v, :, 3]))
-            found["copy_iou"].append(_iou(small[0, :, 3], small[v, :, 3]))
-    return {name: float(np.median(v) if name in ("elevation", "fov") else np.mean(v)) for name, v in found.items()}
+        small = small.permute(0, 2, 3, 1).flatten(1, 2).to(device)
+        flat = torch.zeros(rgba.shape[1:3])
+        plain = Picture(rgba[0], flat, flat[..., None].expand(-1, -1, 3), c2w[0], float(fov[0]))
+        for name, (picture, world) in (("", (plain, unmoved())), ("framed_", framed(plain))):
+            camera = picture.camera[None].to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                lifted = net(picture.rgba.permute(2, 0, 1)[None].to(device), camera, n_cells)
+            for v in np.linspace(len(poses) // 3, len(poses) - 1, n_targets).astype(int).tolist():
+                rays = pixel_rays(world.cameras(c2w[v : v + 1]).to(device), fov[v : v + 1].to(device), places[None])
+                seen = lifted.volume.look(*rays, 64)
+                white = seen.rgb[0] + 1 - seen.opacity[0][:, None]
+                at, iou = (
+                    psnr(white.cpu().numpy(), small[v, :, :3].cpu().numpy()),
+                    _iou(seen.opacity[0], small[v, :, 3]),
+                )
+                note(**{f"{name}psnr": at, f"{name}iou": iou})
+                if not name:
+                    note(copy=psnr(small[0, :, :3].cpu().numpy(), small[v, :, :3].cpu().numpy()))
+                    note(copy_iou=_iou(small[0, :, 3], small[v, :, 3]))
+            off = (lifted.camera - camera[:, :2])[0].abs().rad2deg().tolist()
+            note(**{f"{name}elevation": off[0], f"{name}fov": off[1]})
+    medians = ("elevation", "fov")
+    return {name: float(np.median(v) if name.endswith(medians) else np.mean(v)) for name, v in found.items()}
 
 
 def _iou(a: Tensor, b: Tensor) -> float:
