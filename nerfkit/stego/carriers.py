@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nerfkit.cameras import Cameras
 from nerfkit.kernels.contraction import contract
-from nerfkit.kernels.launch import parallel
+from nerfkit.kernels.launch import hand_back_memory, parallel
 from nerfkit.kernels.march import sample_positions
 from nerfkit.render import Model, render_in_stages, render_rays
 from nerfkit.stego.keys import Secret, StegoError
@@ -122,6 +122,7 @@ def calibrate(model: Model, cameras: Cameras, views: list[int]) -> Carriers:
         for part in torch.arange(len(rays), device=model.device).split(_FEW):
             weight, near = _look(model, rays[part], bright, dense, seen)
             nearness, reach = nearness + near * across, reach + weight
+            hand_back_memory()  # parts are never of one size, so that what is kept of them breaks into pieces
     widths = [nearness / max(reach, 1e-9) / scale for scale in layout.scales]
     first = min(range(layout.n_levels - _N_LEVELS + 1), key=lambda i: abs(math.log(widths[i] / _WIDTH)))
     among = slice(layout.offsets[first], layout.offsets[first + _N_LEVELS])
