@@ -20,6 +20,8 @@ MAX_POINTS = 300
 """Points drawn of one curve; more cannot be seen at this size."""
 STYLES = tuple(colour + dashes for dashes in ("", " dashed", " dotted", " mixed") for colour in "abcd")
 """Of curves that stand in one chart: no two of the first sixteen look alike."""
+_LETTER, _LINE = 5.4, 11.0
+"""How wide a letter of a name is at most, on average, and how far apart names stand."""
 _WIDTH, _HEIGHT, _MARGIN = 460, 380, 30
 """Of a view of the cameras."""
 
@@ -35,7 +37,7 @@ class Curve:
     dots: bool = False
     """Mark each point."""
     name: str = ""
-    """Written at its last point."""
+    """Written beside its last point."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def line_chart(
     drawn = [(curve, points) for curve in curves if (points := _clean(curve, log, x_log))]
     if not drawn:
         return ""
-    width, height, left, right, top, bottom = 360, 190, 44, 10, 8, 24
+    room = _LETTER * max(len(curve.name) for curve, _ in drawn)
+    left, right, top, bottom = 44, 10 + room, 8, 24
+    width, height = 360 + room, 190
     ys = [y for _, points in drawn for _, y in points] + ([low] if low is not None else [])
     y_low, y_high = min(ys), max(ys)
     pad = 0.06 * (y_high - y_low) or 0.05 * abs(y_high) or 1.0
@@ -195,12 +199,28 @@ def line_chart(
         parts.append(f'<path class="line {escape(curve.style)}" d="M{path}"/>')
         if curve.dots:
             parts += [f'<circle class="dot {escape(curve.style)}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
-        if curve.name:
-            x, y = places[-1]
-            dx, anchor = (-6, "end") if x > width - right - 60 else (6, "start")
-            place = f'x="{x + dx:.1f}" y="{y + 3.5:.1f}" text-anchor="{anchor}"'
-            parts.append(f'<text class="tick" {place}>{escape(curve.name)}</text>')
+    ends = [(curve.name, *at(*points[-1])) for curve, points in drawn if curve.name]
+    lowest = float(height - bottom)
+    for (name, x, _), y in zip(ends, apart([y for *_, y in ends], _LINE, lowest), strict=True):
+        parts.append(f'<text class="tick" x="{x + 7:.1f}" y="{y + 3.5:.1f}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
+    """Heights of names, which grow downwards, moved as little as keeps them apart and none below the lowest.
+
+    >>> apart([10.0, 12.0, 50.0], 11.0, 60.0), apart([55.0, 58.0], 11.0, 60.0)
+    ([10.0, 21.0, 50.0], [49.0, 60.0])
+    """
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    out = list(heights)
+    for before, i in zip(order, order[1:], strict=False):
+        out[i] = max(out[i], out[before] + gap)
+    below = lowest
+    for i in reversed(order):
+        out[i] = below = min(out[i], below)
+        below -= gap
+    return out
 
 
 def _x_ticks(low: float, high: float, unit: str | None, log: bool) -> list[tuple[float, str]]:

@@ -65,7 +65,7 @@ def added(rows: Iterable[Row]) -> Row:
 def _attacks(rows: list[Row]) -> str:
     body, curves = [], []
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    marks = sorted({row["strength"] for row in rows}, reverse=True)
+    marks = sorted({row["strength"] for row in rows})
     for by in attacks:
         each = {}
         for mark in marks:
