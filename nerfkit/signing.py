@@ -129,8 +129,11 @@ def extract(words: list[str]) -> int:
     }
     if arguments.json:
         print(json.dumps(record, indent=1))
+    elif not found.n_shown:
+        print("absent")
+        say(_unseen(names))
     else:
-        _tell(record, "", f"{record['n_shown']} of {len(names)} pictures, which show the scene")
+        _tell(record, "", f"{found.n_shown} of {len(names)} pictures, which show the scene")
     if arguments.c2pa is not None:
         _give_credentials(arguments, mark, reading)
     return 0 if record["found"] else ABSENT
@@ -175,8 +178,12 @@ def verify(words: list[str]) -> int:
     else:
         print("present" if there else "absent")
         told = f"{agreeing} of {record['n_bits']} bits agree, as many do by chance with {p:.1e}"
-        say(told if found.n_shown else f"none of {len(names)} pictures shows the scene, or enough of it")
+        say(told if found.n_shown else _unseen(names))
     return 0 if there else ABSENT
+
+
+def _unseen(names: list[str]) -> str:
+    return f"none of {len(names)} pictures shows the scene, or enough of it"
 
 
 @_or_untold

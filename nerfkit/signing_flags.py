@@ -131,7 +131,7 @@ class Attack:
 
     picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
     """A file."""
-    by: str
+    by: Annotated[str, arg(metavar="ATTACK")]
     """noise:0.05, blur:1.5, jpeg:50, resize:0.5, crop:0.4, rotate:30, brightness:1.5, contrast:0.5, or several joined
     by +."""
     out: Annotated[Path | None, arg(metavar="FILE", aliases=["-o"])] = None
