@@ -9,7 +9,8 @@ key reads all of them; whoever has a copy has neither.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -63,6 +64,12 @@ class Mark:
     landmarks: Landmarks
     views: Cameras
     """Pinholes, from which marked copies are looked at to see whether they can be read."""
+
+    def scaled(self, by: float) -> Mark:
+        """The mark so many times as strong; what differs in renders differs by as much."""
+        terms, further = self.terms, 20.0 * math.log10(by)
+        strength, psnr, worst = terms.strength * by, terms.psnr - further, terms.worst_psnr - further
+        return replace(self, terms=replace(terms, strength=strength, psnr=psnr, worst_psnr=worst))
 
 
 def scene_digest(model: Model) -> str:

@@ -88,9 +88,7 @@ class Bench:
 
     def at(self, psnr: float) -> Bench:
         """The same with a mark of the strength that puts renders about so far from unmarked ones, dB."""
-        terms = self.mark.terms
-        terms = replace(terms, strength=terms.strength * 10.0 ** ((terms.psnr - psnr) / 20.0), psnr=psnr)
-        return replace(self, mark=replace(self.mark, terms=terms))
+        return replace(self, mark=self.mark.scaled(10.0 ** ((self.mark.terms.psnr - psnr) / 20.0)))
 
     @contextmanager
     def marked(self, key: Key, message: bytes) -> Iterator[None]:

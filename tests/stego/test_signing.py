@@ -135,6 +135,10 @@ def test_marked_renders_are_as_near_to_unmarked_ones_as_was_said(
     model, mark = original
     off = [np.square(a / 255.0 - b / 255.0).mean() for a, b in zip(renders, pictures_of(model, views), strict=True)]
     assert mark.terms.psnr >= 41.9
+    assert mark.terms.photo_loss <= 0.1
+    half = mark.scaled(0.5).terms
+    assert half.strength == 0.5 * mark.terms.strength
+    assert half.psnr - mark.terms.psnr == pytest.approx(6.02, abs=0.01)
     assert -10 * np.log10(max(off)) > 40.0  # the worst view, of those that are nearer than any photograph
     assert -10 * np.log10(np.mean(off)) == pytest.approx(mark.terms.psnr, abs=1.5)
 
