@@ -20,7 +20,7 @@ MAX_POINTS = 300
 """Points drawn of one curve; more cannot be seen at this size."""
 STYLES = tuple(colour + dashes for dashes in ("", " dashed", " dotted", " mixed") for colour in "abcd")
 """Of curves that stand in one chart: no two of the first sixteen look alike."""
-_LETTER, _LINE = 5.4, 11.0
+_LETTER, _LINE = 5.8, 11.0
 """How wide a letter of a name is at most, on average, and how far apart names stand."""
 _WIDTH, _HEIGHT, _MARGIN = 460, 380, 30
 """Of a view of the cameras."""

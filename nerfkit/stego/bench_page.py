@@ -160,7 +160,7 @@ def _counts(row: Row, names: Sequence[str]) -> str:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # never a negative zero
 
 
 def _below(curves: Sequence[Curve]) -> float:

@@ -65,10 +65,10 @@ def models(scenes: dict[str, list[Row]]) -> None:
     print("| scene | done to the model | dB lost | bits right, exact of single views | four | eight | `inspect` |")
     print("|---|---|---|---|---|---|---|")
     for name, rows in scenes.items():
-        for row in (row for row in rows if row["part"] == "models"):
+        for row in (row for row in rows if row["part"] in ("models", "suspects")):
             groups = " | ".join("{} of {}".format(*row[k]) for k in ("exact_4", "exact_8"))
             done, n = row.get("attack") or row["suspect"], row["exact_1"][1]
-            lost, seen = f"{row['photo_loss']:.2f}", f"{cell(row)} of {n}"
+            lost, seen = f"{round(row['photo_loss'], 2) + 0.0:.2f}", f"{cell(row)} of {n}"
             cells = [name, f"`{done}`", lost, seen, groups, str(row["inspected"])]
             print(f"| {' | '.join(cells)} |")
 
