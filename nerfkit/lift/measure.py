@@ -33,6 +33,7 @@ from nerfkit.lift.scene import cameras_at, pose_of, seen_from, turntable
 from nerfkit.lift.settings import Sizes
 from nerfkit.lift.trivial import TRIVIAL
 from nerfkit.lift.understand import guessed, understood
+from nerfkit.lift.volume import distance_for
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
 from nerfkit.render import Model, render_image
@@ -202,10 +203,12 @@ def photo_of(one: Object, way: Way) -> tuple[Framing, Place]:
     photo = framed(rgba[..., :3], rgba[..., 3], math.degrees(cut.elevation), math.degrees(cut.fov))
     if way.unknown:
         photo = guessed(way.net, photo, None, None)
-    # The world of what is lifted hangs on the camera that it was told, or guessed, as the true one on the true camera.
-    mine = c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius))
-    turned = mine[:, :3] @ cut.c2w[:, :3].T
-    along = Similarity(turned, torch.zeros(3), photo.radius / float(cut.c2w[:, 3].norm()))
+    # The world of what is lifted lies before its camera as the true one before the true camera; whoever takes the angle
+    # for a wider one takes the object to be nearer, but as large.
+    mine, true = c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius)), cut.c2w
+    frames = (photo.radius, math.radians(photo.fov)), (distance_for(cut.fov), cut.fov)
+    width, true_width = (radius * math.tan(fov / 2) for radius, fov in frames)
+    along = Similarity(mine[:, :3] @ true[:, :3].T, torch.zeros(3), width / true_width)
     return photo, lambda c2w: along.cameras(cut.world.cameras(c2w))
 
 
