@@ -124,7 +124,7 @@ class Cut:
 def framed(
     rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], elevation: float = 20.0, fov: float = 40.0
 ) -> Framing:
-    """The object cut out of its picture and put into its `window`."""
+    """The object cut out of its picture and put into its `window`, which raises LiftError; degrees."""
     y, x, side = window(alpha > 127)
     rgba = np.zeros((side, side, 4), np.uint8)
     height, width = alpha.shape

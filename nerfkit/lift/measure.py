@@ -180,7 +180,7 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
     preview = time.perf_counter() - started
     if way.only_prior:
         found = _scores(one, photo, partial(seen_from, made.volume), place, more)
-        return {**found, "preview_seconds": preview, **_guess(one, photo)}
+        return {**found, "preview_seconds": preview, **_guess(one, photo, way)}
     model = learnt(photo, made, Sizes(), replace(way.config, train=replace(way.config.train, seed=way.seed)))
     seconds = time.perf_counter() - started
     found = _scores(one, photo, partial(model_picture, model), place, more)
@@ -188,7 +188,7 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
         "preview_seconds": preview,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
-        **_guess(one, photo),
+        **_guess(one, photo, way),
     }
     return found if way.framed else found | _of_mesh(one, model, way.meshes)
 
@@ -212,7 +212,10 @@ def photo_of(one: Object, way: Way) -> tuple[Framing, Place]:
     return photo, lambda c2w: along.cameras(cut.world.cameras(c2w))
 
 
-def _guess(one: Object, photo: Framing) -> Row:
+def _guess(one: Object, photo: Framing, way: Way) -> Row:
+    """How far off the camera is taken to be, degrees; of a picture that is cut out the true one is another."""
+    if way.framed:
+        return {}
     return {"elevation_error": abs(photo.elevation - one.input.elevation), "fov_error": abs(photo.fov - one.input.fov)}
 
 
