@@ -33,7 +33,6 @@ from nerfkit.lift.scene import cameras_at, pose_of, seen_from, turntable
 from nerfkit.lift.settings import Sizes
 from nerfkit.lift.trivial import TRIVIAL
 from nerfkit.lift.understand import guessed, understood
-from nerfkit.lift.volume import distance_for
 from nerfkit.mesh import MeshOptions, extract_mesh
 from nerfkit.provenance import commit, cpu_name, now, versions
 from nerfkit.render import Model, render_image
@@ -195,21 +194,26 @@ def _lifted(one: Object, way: Way, more: Distance | None) -> Row:
 
 def photo_of(one: Object, way: Way) -> tuple[Framing, Place]:
     """What is lifted, and where true cameras are in the world in which it is."""
-    rgba, size = one.picture(), one.picture().shape[0]
-    if not way.framed:
-        photo = Framing(rgba, one.input.elevation, one.input.fov, one.input.radius)
-        return guessed(way.net, photo, None, None) if way.unknown else photo, lambda c2w: c2w
-    cut = Cut.of(c2w_of(one.input), math.radians(one.input.fov), window(rgba[..., 3] > 127), size)
-    photo = framed(rgba[..., :3], rgba[..., 3], math.degrees(cut.elevation), math.degrees(cut.fov))
+    rgba, true = one.picture(), one.input
+    if way.framed:
+        cut = Cut.of(c2w_of(true), math.radians(true.fov), window(rgba[..., 3] > 127), rgba.shape[0])
+        photo = framed(rgba[..., :3], rgba[..., 3], math.degrees(cut.elevation), math.degrees(cut.fov))
+        world = cut.world.cameras
+    else:
+        photo = Framing(rgba, true.elevation, true.fov, true.radius)
+        world = Similarity(torch.eye(3), torch.zeros(3), 1.0).cameras
+    told = _width(photo)
     if way.unknown:
         photo = guessed(way.net, photo, None, None)
-    # The world of what is lifted lies before its camera as the true one before the true camera; whoever takes the angle
-    # for a wider one takes the object to be nearer, but as large.
-    mine, true = c2w_of(Pose(0.0, photo.elevation, photo.fov, photo.radius)), cut.c2w
-    frames = (photo.radius, math.radians(photo.fov)), (distance_for(cut.fov), cut.fov)
-    width, true_width = (radius * math.tan(fov / 2) for radius, fov in frames)
-    along = Similarity(mine[:, :3] @ true[:, :3].T, torch.zeros(3), width / true_width)
-    return photo, lambda c2w: along.cameras(cut.world.cameras(c2w))
+    # Whoever takes the angle for a wider one takes the object to be nearer and of another size, which no picture tells.
+    # That the world stands upright is what elevation means: who guesses it wrong has tilted the world.
+    sized = Similarity(torch.eye(3), torch.zeros(3), _width(photo) / told)
+    return photo, lambda c2w: sized.cameras(world(c2w))
+
+
+def _width(photo: Framing) -> float:
+    """Half of what the camera sees across at the middle of the object, in units of the object's radius."""
+    return photo.radius * math.tan(math.radians(photo.fov) / 2)
 
 
 def _guess(one: Object, photo: Framing, way: Way) -> Row:
