@@ -385,6 +385,22 @@ def test_a_further_message_is_put_in_without_looking_again(
     assert extract(original[1], Key.read(signed.key), heard).reading.message == bytes([1, 2, 3, 4, 5, 6])
 
 
+def test_who_marks_a_marked_copy_is_told_so_and_takes_nothing_from_the_first(
+    signed: Signed, views: Cameras, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bought, other, twice = (tmp_path / name for name in ("bought", "other.key", "twice"))
+    shutil.copytree(signed.copy, bought)
+    assert call(capsys, "keygen", "-o", other)[0] == 0
+    words = ("embed", bought, "--key", other, "--message", "mine", "-o", twice)
+    code, _, err = call(capsys, *words)
+    assert code == 0 and f"{bought} is a marked copy" in err
+    Image.fromarray(pictures_of(load_model(Run.open(twice)), views)[0]).save(tmp_path / "a.png")
+    for run, key, said in ((signed.run, signed.key, "ours"), (bought, other, "mine")):
+        code, out, err = call(capsys, "extract", run, tmp_path / "a.png", "--key", key)
+        assert (code, out.strip()) == (0, said)
+        assert "is a marked copy" not in err
+
+
 def test_what_cannot_be_marked_is_one_sentence(
     signed: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
