@@ -41,7 +41,7 @@ def lift(words: list[str]) -> int:
     arguments = parse(Lift, "lift", words)
     out = arguments.out or Path("runs") / arguments.photo.stem
     out = out if out.name not in ("", "..") else out.resolve()
-    given = [_split_view(text) for text in arguments.view]
+    further = [_split_view(text) for text in arguments.view]
     with ThreadPoolExecutor() as meanwhile:  # half of the time until the first preview is spent on importing torch
         cut_out = meanwhile.submit(_cut_out, arguments.photo, arguments.mask, arguments.matte)
         from nerfkit.lift.sheet import glimpses_of, sheet, write_picture
@@ -50,8 +50,8 @@ def lift(words: list[str]) -> int:
 
         check_free(out)
         net = load_prior(arguments.prior or WEIGHTS)
-        photo = _framed(*cut_out.result(), arguments, net)
-    others = [_given(path, azimuth, arguments, photo) for path, azimuth in given]
+        seen = [cut_out.result(), *(_cut_out(path, None, arguments.matte) for path, _ in further)]
+        photo, others = _framed(seen, [azimuth for _, azimuth in further], arguments, net)
     config = _config(arguments.config, arguments.fast, arguments.seed)
     terms = _terms(arguments, photo)
     lifted = understood(net, photo)
@@ -91,17 +91,24 @@ def _split_view(text: str) -> tuple[Path, float]:
     return Path(path), degrees
 
 
-def _framed(rgb: np.ndarray, alpha: np.ndarray, arguments: Lift, net: LiftNet) -> Framing:
-    """The object of the photo, and its camera."""
-    from nerfkit.lift.framing import framed
+def _framed(
+    seen: list[tuple[np.ndarray, np.ndarray]], azimuths: list[float], arguments: Lift, net: LiftNet
+) -> tuple[Framing, list[Given]]:
+    """The object of the photo and its camera, and further pictures, of the same size; they are taken to be from the
+    height of the photo."""
+    from nerfkit.lift.framing import breadth, framed
+    from nerfkit.lift.scene import Given
     from nerfkit.lift.understand import guessed
 
     known = {"elevation": arguments.elevation, "fov": arguments.fov}
-    framing = guessed(net, framed(rgb, alpha), **known)
+    reach = max(breadth(alpha > 127) for _, alpha in seen)
+    (rgb, alpha), *others = seen
+    photo = guessed(net, framed(rgb, alpha, reach=reach), **known)
     for name, value in known.items():
-        found = getattr(framing, name)
+        found = getattr(photo, name)
         say(f"{name} {found:.0f} degrees" + (f", guessed; --{name} says otherwise" if value is None else ""))
-    return framing
+    pictures = [framed(*other, photo.elevation, photo.fov, reach) for other in others]
+    return photo, [Given(picture, azimuth) for picture, azimuth in zip(pictures, azimuths, strict=True)]
 
 
 def _cut_out(path: Path, mask: Path | None, network: Path | None) -> tuple[np.ndarray, np.ndarray]:
@@ -120,14 +127,6 @@ def _cut_out(path: Path, mask: Path | None, network: Path | None) -> tuple[np.nd
         alpha = matte(photo.rgb) if network is None else onnx_matte(photo.rgb, network)
         say("told the object from its ground; --mask says where it is, if that went wrong")
     return photo.rgb, alpha
-
-
-def _given(path: Path, azimuth: float, arguments: Lift, photo: Framing) -> Given:
-    """A further picture; it is taken to be from the height of the photo."""
-    from nerfkit.lift.framing import framed
-    from nerfkit.lift.scene import Given
-
-    return Given(framed(*_cut_out(path, None, arguments.matte)).looking(photo.elevation, photo.fov), azimuth)
 
 
 def _config(path: Path | None, fast: bool, seed: int | None) -> Config:

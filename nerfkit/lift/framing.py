@@ -122,10 +122,14 @@ class Cut:
 
 
 def framed(
-    rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], elevation: float = 20.0, fov: float = 40.0
+    rgb: UInt8[np.ndarray, "h w 3"],
+    alpha: UInt8[np.ndarray, "h w"],
+    elevation: float = 20.0,
+    fov: float = 40.0,
+    reach: float = 1.0,
 ) -> Framing:
     """The object cut out of its picture and put into its `window`, which raises LiftError; degrees."""
-    y, x, side = window(alpha > 127)
+    y, x, side = window(alpha > 127, reach)
     rgba = np.zeros((side, side, 4), np.uint8)
     height, width = alpha.shape
     inside = np.s_[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
@@ -134,8 +138,11 @@ def framed(
     return Framing(rgba, 0.0, 40.0, 1.0).looking(elevation, fov)
 
 
-def window(there: Bool[np.ndarray, "h w"]) -> tuple[int, int, int]:
+def window(there: Bool[np.ndarray, "h w"], reach: float = 1.0) -> tuple[int, int, int]:
     """Upper and left edge and side of the square that the object's longer side fills to `_FILL`, pixels.
+
+    An object is as tall from all sides, seen from one height, and wider from some: ``reach`` is the most of `breadth`
+    of all its pictures, by which it has the same size in each.
 
     Raises LiftError where it has too few pixels to be told from others.
     """
@@ -143,8 +150,14 @@ def window(there: Bool[np.ndarray, "h w"]) -> tuple[int, int, int]:
     longer = max(bottom - top, right - left)
     if longer < _LEAST:
         raise LiftError(f"the object is {right - left}x{bottom - top} pixels, expected at least {_LEAST} one way")
-    side = round(longer / _FILL)
+    side = round(max(longer, reach * (bottom - top)) / _FILL)
     return (top + bottom - side) // 2, (left + right - side) // 2, side
+
+
+def breadth(there: Bool[np.ndarray, "h w"]) -> float:
+    """How many times as wide as tall an object is in its picture."""
+    (top, left), (bottom, right) = _box(there)
+    return (right - left) / (bottom - top)
 
 
 def _box(there: Bool[np.ndarray, "h w"]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -10,7 +10,7 @@ import pytest
 from ball_photo import ball
 from PIL import Image
 
-from nerfkit.lift.framing import framed
+from nerfkit.lift.framing import breadth, framed
 from nerfkit.lift.matte import check_matte, matte, onnx_matte
 from nerfkit.lift.photo import LARGEST_SIDE, LiftError, read_mask, read_photo
 
@@ -168,6 +168,24 @@ def test_specks_have_no_say_in_where_the_object_is():
     assert np.array_equal(framed(rgb, speckled).rgba, framed(rgb, alpha).rgba)
     speckled[250:290, 250:290] = 255  # a second object is none
     assert framed(rgb, speckled).rgba.shape[0] > 1.3 * framed(rgb, alpha).rgba.shape[0]
+
+
+def test_pictures_of_one_object_show_it_in_one_size():
+    """Of a long one, one from its end and one, of other resolution, from its side."""
+
+    def shape(picture: np.ndarray) -> tuple[float, float]:
+        rows, columns = np.nonzero(picture[..., 3])
+        return (np.ptp(rows) + 1) / len(picture), (np.ptp(columns) + 1) / len(picture)
+
+    end, side = np.zeros((100, 100), np.uint8), np.zeros((200, 400), np.uint8)
+    end[30:60, 40:60] = 255
+    side[80:140, 50:290] = 255
+    reach = max(breadth(alpha > 127) for alpha in (end, side))
+    alone = framed(np.zeros((*side.shape, 3), np.uint8), side)
+    of_end, of_side = (framed(np.zeros((*a.shape, 3), np.uint8), a, reach=reach) for a in (end, side))
+    assert shape(of_side.rgba) == shape(alone.rgba)
+    assert shape(of_end.rgba)[0] == pytest.approx(shape(of_side.rgba)[0], rel=0.02)
+    assert shape(of_end.rgba)[1] == pytest.approx(shape(of_end.rgba)[0] * 2 / 3, rel=0.05)
 
 
 def test_too_few_pixels_are_a_sentence():
