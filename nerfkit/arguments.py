@@ -28,7 +28,8 @@ class UsageError(ValueError):
 class Train:
     """Train a model of a folder of posed photographs; score it on its held-out views.
 
-    Ctrl-C writes a checkpoint and ends with code 130; --resume goes on from there with the same numbers.
+    Ctrl-C writes a checkpoint and ends with code 130; --resume goes on from there, with --steps on a CPU to the same
+    numbers.
     """
 
     scene: Annotated[Positional[Path], arg(metavar="SCENE")]
@@ -133,7 +134,7 @@ class Prune:
     out: Annotated[Path | None, arg(metavar="FOLDER", aliases=["-o"])] = None
     """Folder of the new run. By default RUN-pruned beside it."""
     neurons: Annotated[int, arg(metavar="N")] = 0
-    """Neurons that each hidden layer keeps: 8, 16, 32, 48, 64 or 96; 0 keeps all."""
+    """Neurons that each hidden layer keeps: 8, 16, 32, 48, 64, 96 or 128; 0 keeps all."""
     fraction: float = 0.0
     """Share of the weights (or of another space) that goes."""
     space: Literal["weights", "neurons", "kernels", "entries", "levels", "features"] = "weights"

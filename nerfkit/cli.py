@@ -82,7 +82,7 @@ def _main(words: list[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:8} {verb.__doc__}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:12} {verb.__doc__}" for name, verb in VERBS.items())
     return (
         f"nerfkit {__version__}: radiance fields from photographs\n\n"
         f"usage: nerfkit VERB [OPTIONS]\n\n{verbs}\n\n"

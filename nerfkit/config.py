@@ -45,22 +45,26 @@ class FieldConfig:
     """The hash field: a multiresolution table of features, a density network and a colour network."""
 
     n_levels: int = 8
+    """Levels of the table, each finer than the one before."""
     n_features: int = 4
     """Features of one table entry."""
     log2_table_size: int = 17
     """A level has at most 2 ** this many entries."""
     base_resolution: int = 16
+    """Cells along one side of the whole box, at the first level."""
     finest_resolution: int = 512
-    """Cells along one side: of the whole box at the first level, of the innermost box at the last."""
+    """Cells along one side of the innermost box, at the last level."""
     contracted: bool = False
     """Draw all that lies outside of the innermost box into a shell about it, so that the table describes far things
     the more coarsely the further they are, in the manner of mip-NeRF 360. An object alone in its box stays as it is."""
     width: int = 64
+    """Neurons of a hidden layer."""
     color_width: int = 0
-    """Neurons of a hidden layer, and of the colour network's if those are to be others; 0 gives it as many."""
+    """Neurons of a hidden layer of the colour network, if those are to be others; 0 gives it as many."""
     density_layers: int = 1
+    """Hidden layers of the density network."""
     color_layers: int = 1
-    """Hidden layers of the two networks."""
+    """Hidden layers of the colour network."""
     geo_features: int = 16
     """Outputs of the density network; the first is the log density, all go on to the colour network."""
     head: Literal["none", "deferred", "sample"] = "none"
@@ -107,10 +111,11 @@ class SamplerConfig:
     n_proposed: int = 24
     """Samples that proposals give a ray through something dense, at most."""
     imbalance_weight: float = 0.05
+    """Weight of a learned occupancy's loss of the share that it calls occupied; 0 leaves it out."""
     density_weight: float = 1.0
+    """The same of densities that it calls empty."""
     render_weight: float = 1.0
-    """Weights of the losses of a learned occupancy: of the share that it calls occupied, of densities that it calls
-    empty, of what a picture loses where it leaves the field out; 0 leaves one out."""
+    """The same of what a picture loses where it leaves the field out."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,15 @@ class TrainConfig:
     samples_per_step: int = 32768
     """Samples that the rays of one step reach; the number of rays adapts to that."""
     table_lr: float = 2e-2
+    """Learning rate of the table, at the start."""
     network_lr: float = 1e-2
+    """Learning rate of the networks, at the start."""
     final_lr: float = 0.03
     """Learning rate at the end, as a share of that at the start."""
     warmup_steps: int = 100
+    """Steps in which the learning rate grows to that of the start."""
     loss: Literal["huber", "squared"] = "huber"
+    """Of colours: huber counts large errors less than their square."""
     early_stop: float = 0.01
     """Transmittance at which a training ray ends, what lies behind being left to chance: surfaces grow hard, and of
     each less has to be looked at. Pictures look ten times as deep."""
@@ -169,9 +178,11 @@ class TrainConfig:
     """Divide the scene into tiles that are trained one after another, each with a model of its own: a number, or two
     such as 2x2 for the two longest axes of where the cameras are. The time is for all of them together."""
     report_every: int = 50
+    """Steps between two reports of how it goes."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""
     seed: int = 0
+    """Of all that is drawn by chance."""
 
     @property
     def moves_cameras(self) -> bool:

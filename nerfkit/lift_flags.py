@@ -13,14 +13,14 @@ from tyro.conf import Positional, arg
 class Lift:
     """Make one picture an object that can be looked at from all sides.
 
-    What the picture does not show is guessed, by a network that comes with nerfkit: no network is asked, no other file
-    is needed. The result is a run as any other, for render, view, export, embed and compress; with it come a film all
-    around, a mesh, and a map of what was seen and what was guessed. Ctrl-C keeps what is there.
+    What the picture does not show is guessed, by a network that comes with nerfkit: nothing is fetched from the
+    internet, no other file is needed. The result is a run as any other, for render, view, export, embed and compress;
+    with it come a film all around, a mesh, and a map of what was seen and what was guessed. Ctrl-C keeps what is there.
     """
 
     photo: Annotated[Positional[Path], arg(metavar="PHOTO")]
-    """A picture of an object. What is transparent in it is ground; of an opaque one the object is told from its
-    ground."""
+    """A picture of an object. What is transparent in it is background; of an opaque one the object is told
+    from its background."""
     out: Annotated[Path | None, arg(metavar="RUN", aliases=["-o"])] = None
     """Folder of the run. By default runs/PHOTO."""
     fast: bool = False
@@ -32,7 +32,7 @@ class Lift:
     mask: Annotated[Path | None, arg(metavar="FILE")] = None
     """A picture that is white, or opaque, where the object is."""
     matte: Annotated[Path | None, arg(metavar="FILE.onnx")] = None
-    """A network that tells objects from their ground, instead of GrabCut."""
+    """A network that tells objects from their background, instead of GrabCut."""
     view: Annotated[tuple[str, ...], arg(metavar="FILE:AZIMUTH ...")] = ()
     """Further pictures of the object, from as many degrees to the right: back.png:180."""
     prior: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -79,6 +79,7 @@ class LiftBench:
     every: Annotated[int, arg(metavar="N")] = 1
     """Lift each N-th object."""
     seeds: tuple[int, ...] = (0,)
+    """Lift each object once with each of these."""
     unknown: bool = False
     """Do not tell the camera's elevation and angle."""
     framed: bool = False
@@ -87,6 +88,7 @@ class LiftBench:
     prior: Annotated[Path | None, arg(metavar="FILE")] = None
     """Other weights of the network that guesses."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Settings of the field and its training, as of nerfkit lift."""
     answers: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER ...")] = ()
     """Pictures of another method, scored in place of ours: FOLDER/OBJECT/000.png and on."""
     perceptual: Annotated[Path | None, arg(metavar="FILE")] = None

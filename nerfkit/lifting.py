@@ -125,7 +125,7 @@ def _cut_out(path: Path, mask: Path | None, network: Path | None) -> tuple[np.nd
         alpha = check_matte(photo.alpha, str(path))
     else:
         alpha = matte(photo.rgb) if network is None else onnx_matte(photo.rgb, network)
-        say("told the object from its ground; --mask says where it is, if that went wrong")
+        say("told the object from its background; --mask says where it is, if that went wrong")
     return photo.rgb, alpha
 
 
@@ -133,7 +133,7 @@ def _config(path: Path | None, fast: bool, seed: int | None) -> Config:
     from nerfkit.lift.settings import CONFIG, FAST_STEPS
     from nerfkit.presets import load_preset
 
-    config = CONFIG if path is None else load_preset(path)
+    config = CONFIG if path is None else load_preset(path, CONFIG)
     steps = min(FAST_STEPS, config.train.steps or FAST_STEPS) if fast else config.train.steps
     seed = config.train.seed if seed is None else seed
     return replace(config, train=replace(config.train, steps=steps, seed=seed))

@@ -70,9 +70,7 @@ def embed(words: list[str]) -> int:
     if record.exists():  # what cannot be noted is not made
         read_record(record)
     if run.provenance.get("marked"):
-        say(
-            f"{run.path} is a marked copy: its mark stays; for one alone, mark the run that it was made from"
-        )
+        say(f"{run.path} is a marked copy: its mark stays; for one alone, mark the run that it was made from")
     if not has_mark(run):
         say("looking for what can carry a message; this is done once")
     model, mark = prepared(

@@ -46,7 +46,7 @@ class Embed:
     """How near marked renders stay to unmarked ones: 52, 42 (by default) or 38 dB at least, and nearer where that would
     cost more than 0.05, 0.1 or 0.4 dB against the photographs. All copies of a run are marked alike."""
     target_psnr: Annotated[float | None, arg(metavar="DB")] = None
-    """How much exactly, instead."""
+    """How near, in the mean, instead; nearer where the worst view would lie more than 1.5 dB below that."""
     scene: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where the scene is, if it was moved since."""
 

@@ -29,7 +29,7 @@ _LEAST, _MOST = 0.004, 0.97
 
 
 def matte(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-    """Alpha of the object in an opaque picture. Raises LiftError where there is none to be told from its ground."""
+    """Alpha of the object in an opaque picture. Raises LiftError where there is none to be told from its background."""
     top, left, bottom, right = _within_bars(rgb)
     whole, rgb = rgb.shape[:2], rgb[top:bottom, left:right]
     height, width = rgb.shape[:2]
@@ -106,9 +106,9 @@ def check_matte(alpha: UInt8[np.ndarray, "h w"], name: str = "the matte") -> UIn
     """The matte, if it shows an object. Raises LiftError where it is empty, or the whole picture."""
     share = float((alpha > 127).mean())
     if share < _LEAST:
-        raise LiftError(f"{name}: no object stands out from its ground; give --mask, white where the object is")
+        raise LiftError(f"{name}: no object stands out from its background; give --mask, white where the object is")
     if share > _MOST:
-        raise LiftError(f"{name}: all of the picture is object; give one with ground around it, or --mask")
+        raise LiftError(f"{name}: all of the picture is object; give one with background around it, or --mask")
     return alpha
 
 

@@ -80,9 +80,10 @@ def prepared(
         return model, mark
     if n_bits != mark.terms.n_bits:
         raise StegoError(f"{run.path}: is marked with messages of {mark.terms.n_bits} bits, not {n_bits}")
-    if target is not None and abs(target - mark.terms.psnr) > 1.0:
+    asked = mark.terms.psnr if mark.terms.target is None else mark.terms.target
+    if target is not None and abs(target - asked) > 1.0:
         raise StegoError(
-            f"{run.path}: is marked at {mark.terms.psnr:.1f} dB, not {target:.1f}; remove its folder mark to begin anew"
+            f"{run.path}: is marked for {asked:.1f} dB, not {target:.1f}; remove its folder mark to begin anew"
         )
     if target is None and profile not in (None, mark.terms.profile):
         by = f"by the profile {mark.terms.profile}" if mark.terms.profile else f"at {mark.terms.psnr:.1f} dB"
@@ -184,7 +185,7 @@ def _made(run: Run, model: Model, scene: Scene, profile: str, target: float | No
     cameras = replace(scene.cameras[views], distortion=torch.zeros(len(views), 8), lens="pinhole")
     cameras = cameras.scaled(min(1.0, _SIDE / max(int(cameras.width.max()), int(cameras.height.max()))))
     by = profile if target is None else None
-    terms = Terms(marked_digest(model, carriers), n_bits, 0.0, background, 0.0, 0.0, None, by)
+    terms = Terms(marked_digest(model, carriers), n_bits, 0.0, background, 0.0, 0.0, None, by, target)
     mark = Mark(terms, carriers, landmarks, cameras)
     photographed = against_photographs(model, scene, background)
     between = views_between(scene, _BETWEEN, _ACROSS, _SEED)

@@ -53,6 +53,8 @@ class Terms:
     """What the mark costs of the PSNR against held-out photographs, dB; None where none are held out."""
     profile: str | None = None
     """By which its strength was chosen; None where that was told, or before it was kept."""
+    target: float | None = None
+    """The PSNR that was asked for, dB; None where a profile was, or before it was kept."""
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,22 @@ class Plan:
     """What two processors bear; `configs/stego.toml` is what the goals ask for."""
 
     keys: Annotated[int, arg(metavar="N")] = 1
-    """Of owners, one after another."""
+    """Keys to try, one after another."""
     messages: Annotated[int, arg(metavar="N")] = 1
-    """Of each key."""
+    """Messages to try with each key."""
     views: Annotated[int, arg(metavar="N")] = 8
     """Cameras from which a copy with a message is looked at: others for every message of every key."""
     size: Annotated[int, arg(metavar="PIXELS")] = 400
-    """Of pictures, across."""
+    """Width of the pictures."""
     attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = (
         NONE,
         "jpeg:50",
         "crop:0.4",
         "noise:0.05+crop:0.7+jpeg:50",
     )
-    """On pictures, as of nerfkit attack, and none."""
+    """Attacks on pictures, as nerfkit attack takes them; none leaves them as they are."""
     psnr: Annotated[tuple[float, ...], arg(metavar="DB ...")] = ()
-    """Of marked against unmarked renders, at which a mark is tried beside its own strength."""
+    """Further strengths at which the mark is tried: the PSNR of marked against unmarked renders."""
     models: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = (
         "float16",
         "round:8",
@@ -43,12 +43,12 @@ class Plan:
     """Attacks on models: float16, round:8 (bits), zero:0.5 (share), noise:1 (dB lost), tune:100 (steps), and
     distil:2000, a new model that learns from renders for so many steps."""
     pictures: Annotated[int, arg(metavar="N")] = 32
-    """Without a message."""
+    """Pictures without a message to read."""
     wrong_keys: Annotated[int, arg(metavar="N")] = 10_000
-    """That read pictures."""
+    """Wrong keys to read pictures with."""
     halves: Annotated[int, arg(metavar="N")] = 100_000
-    """Of keys, with which bits are verified: only what comes behind the carriers is drawn anew."""
+    """Half keys to verify bits with: only what comes behind the carriers is drawn anew."""
     forged_from: Annotated[int, arg(metavar="N")] = 25
     """Marked pictures that a forger has."""
     pairs: Annotated[int, arg(metavar="N")] = 32
-    """Marked and unmarked renders that a detector learns from, and is tried on."""
+    """Pairs of a marked and an unmarked render: a detector learns from some and is tried on the others."""

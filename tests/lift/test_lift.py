@@ -59,6 +59,10 @@ def lifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_what_a_file_of_settings_leaves_out_is_as_without_it(lifted: Path) -> None:
+    assert Run.open(lifted).config.train.distortion == CONFIG.train.distortion > 0
+
+
 def test_a_lifting_is_a_run_as_any_other(lifted, tmp_path):
     run = Run.open(lifted)
     scene = load_scene(lifted / "scene", run.config.data)

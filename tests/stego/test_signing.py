@@ -24,7 +24,7 @@ from nerfkit.scene import load_scene
 from nerfkit.stego import protocol
 from nerfkit.stego.attacks import attacked
 from nerfkit.stego.carriers import Carriers, gradient_of
-from nerfkit.stego.embed import embed
+from nerfkit.stego.embed import embed, prepared
 from nerfkit.stego.extract import extract, fused, hear, look_for
 from nerfkit.stego.keys import Key, StegoError
 from nerfkit.stego.landmarks import Landmarks
@@ -383,6 +383,19 @@ def test_a_further_message_is_put_in_without_looking_again(
     assert code == 0 and "looking" not in err
     heard = [hear(*original, picture) for picture in pictures_of(load_model(Run.open(tmp_path / "second")), views)]
     assert extract(original[1], Key.read(signed.key), heard).reading.message == bytes([1, 2, 3, 4, 5, 6])
+
+
+def test_the_strength_that_was_asked_for_may_be_asked_for_again(
+    signed: Signed, original: tuple[Model, Mark], tmp_path: Path
+) -> None:
+    """The worst view may have made the mark fainter than that."""
+    shutil.copytree(signed.run, tmp_path / "run")
+    run, mark = Run.open(tmp_path / "run"), original[1]
+    write_mark(run, replace(mark, terms=replace(mark.terms, target=40.0, psnr=43.0, profile=None)))
+    kept = prepared(run, lambda: pytest.fail("looks for it anew"), None, 40.0, 48)[1]
+    assert kept.terms.target == 40.0
+    with pytest.raises(StegoError, match="40.0 dB, not 43.1"):
+        prepared(run, lambda: pytest.fail("looks for it anew"), None, 43.1, 48)
 
 
 def test_who_marks_a_marked_copy_is_told_so_and_takes_nothing_from_the_first(

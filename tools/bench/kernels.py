@@ -1,6 +1,6 @@
 """Nanoseconds a sample of every kernel, forward and backward, on ray-coherent samples in a thin shell.
 
-python tools/bench/kernels.py [--device cpu] [--log2-table-size 16]
+python tools/bench/kernels.py [--device cpu] [--log2-table-size 17]
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     PYTHONPATH=tools python -m lift_prior.make_views OUT --furniture FOLDER [--drawn 1500] [--views 20] [--size 128]
 
 FOLDER holds the libraries (.sh3f) of Debian's package sweethome3d-furniture, /usr/share/sweethome3d/furniture once it
-is installed. In OUT a set is a folder (train, validation) of arrays: rgba.npy (objects, views, size, size, 4) uint8
-with straight alpha, depth.npy float16 (z; 0 where nothing is), normal.npy int8 (world, 127 times), cameras.npy
+is installed. In OUT a set is a folder (train, drawn, validation) of arrays: rgba.npy (objects, views, size, size, 4)
+uint8 with straight alpha, depth.npy float16 (z; 0 where nothing is), normal.npy int8 (world, 127 times), cameras.npy
 (azimuth, elevation, field of view, radius; radians), and names.json. Objects that are there are not made again.
 """
 
