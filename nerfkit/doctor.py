@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from nerfkit.engines import why_no_cuda
+from nerfkit.provenance import versions
 
 TOLERANCE = 1e-2
 """Largest relative error at which a kernel still agrees with its reference: that of half precision, with room."""
@@ -57,8 +58,9 @@ def _warp(device: str, name: str) -> Finding:
         return Finding(name, False, str(error), "pip install warp-lang" if error.name == "warp" else None)
     except Exception as error:  # whatever a compiler or a driver may say: the doctor reports, it does not fall ill
         return Finding(name, False, f"its kernels do not run: {_first_line(error)}")
-    version = importlib.metadata.version("warp-lang")
-    return Finding(name, agrees, f"warp {version}; {text}" + ("" if agrees else ": this is wrong, please report it"))
+    return Finding(
+        name, agrees, f"warp {versions()['warp']}; {text}" + ("" if agrees else ": this is wrong, please report it")
+    )
 
 
 def _warp_cpu() -> Finding:

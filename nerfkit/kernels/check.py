@@ -315,7 +315,10 @@ def compare_networks(device: torch.device) -> dict[str, float]:
     for sizes in ((32, 64, 16), (32, 64, 64, 3)):
         pairs = zip(sizes, sizes[1:], strict=False)
         weights = [(torch.randn(b, a, generator=generator) / a**0.5).to(device).requires_grad_() for a, b in pairs]
-        x, seed = (torch.randn(500, n, generator=generator).to(device, torch.bfloat16) for n in (sizes[0], sizes[-1]))
+        n_rows = 500 if device.type == "cpu" else 50_000  # several blocks for each program of a large GPU
+        x, seed = (
+            torch.randn(n_rows, n, generator=generator).to(device, torch.bfloat16) for n in (sizes[0], sizes[-1])
+        )
         inputs = [x.requires_grad_(), *weights]
         results = []
         with torch.enable_grad():

@@ -59,6 +59,8 @@ class Learned:
     opacity: Float[Tensor, " n_rays"]
     n_samples: int | Int[Tensor, ""]
     """That the rays reached; like the loss still on the device, where that is still at work."""
+    n_rays: int | Int[Tensor, ""]
+    """Rays that there was room for: what the others met nobody knows, so that they tell nothing of all rays."""
     loss: float | Float[Tensor, ""]
     """Of the colours."""
     met: Met | None = None

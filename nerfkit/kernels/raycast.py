@@ -336,7 +336,7 @@ def learn(
     g_weights = _back(target, background, lesson, done, [g_gathered, nothing, nothing])
     met = _met(where, rays, done, lesson.truth, background) if meeting else None
     _give_back(done.room)
-    return Learned(g_weights, rgb, done.opacity, int(n_samples), loss, met, g_more)
+    return Learned(g_weights, rgb, done.opacity, int(n_samples), len(rays), loss, met, g_more)
 
 
 def _met(where: Where, rays: Rays, done: _Pass, truth: Tensor, background: Tensor) -> Met:

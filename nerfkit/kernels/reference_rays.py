@@ -96,4 +96,4 @@ def learn(
     spread = lesson.distortion * distortion(weights, kept, lesson.halfway)
     g_weights, g_table = torch.autograd.grad(loss + spread, (target.weights, target.table))
     target.table.grad = g_table if target.table.grad is None else target.table.grad + g_table
-    return Learned(g_weights, rgb[:, :3].detach(), opacity.detach(), kept.n_owned, loss.item())
+    return Learned(g_weights, rgb[:, :3].detach(), opacity.detach(), kept.n_owned, len(rays), loss.item())

@@ -199,7 +199,8 @@ def learn(
     if isinstance(where, Cells):
         room = OFFERED * lesson.capacity
         offered = march_within(rays, jitter, where.bits, where.blocks, where.stepping, room)
-    done = look(target, offered, rays, background, limits, lesson.capacity, meeting or noting)
+    capacity = min(lesson.capacity, len(offered))
+    done = look(target, offered, rays, background, limits, capacity, meeting or noting)
     if judge is None:
         g_gathered = torch.zeros_like(done.gathered)
         losses = torch.empty_like(done.opacity)
@@ -215,4 +216,8 @@ def learn(
         levels = where.window.view(where.stepping.n_levels, -1)
         observe(sample_positions(rays, done.offered), done.offered, done.met, where.stepping.resolution, levels)
     met = Met(rays, done.offered, done.met, lesson.truth, background) if meeting else None
-    return Learned(g_weights, rgb, done.opacity, done.packed_info[:, 1].sum(), loss, met, g_more)
+    has_room = done.packed_info[:, 0] < lesson.capacity
+    if isinstance(where, Cells):
+        has_room &= offered.packed_info[:, 0] < room
+    n_samples = done.packed_info[:, 1].sum()
+    return Learned(g_weights, rgb, done.opacity, n_samples, has_room.sum(), loss, met, g_more)

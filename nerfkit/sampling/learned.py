@@ -184,11 +184,15 @@ class LearnedOccupancy:
         """What was seen since the last refresh, with what rays met now."""
 
         def index(met: Met) -> Tensor:
-            n, lengths = met.samples.n_owned, met.samples.t_ends - met.samples.t_starts
-            return self._cells.index(sample_positions(met.rays, met.samples)[:n], lengths[:n])
+            lengths = met.samples.t_ends - met.samples.t_starts
+            return self._cells.index(sample_positions(met.rays, met.samples)[owned(met)], lengths[owned(met)])
+
+        def owned(met: Met) -> Tensor:
+            """Rows that rays own: the others, on CUDA all up to the room that there was, have no length."""
+            return met.samples.t_ends > met.samples.t_starts
 
         before = self._seen
-        sigmas = torch.cat([before.densest, *(met.sigmas[: met.samples.n_owned] for met in mets)])
+        sigmas = torch.cat([before.densest, *(met.sigmas[owned(met)] for met in mets)])
         every = torch.cat([before.cells, *parallel(index, mets, self.device)])
         times = torch.cat([before.counts, before.counts.new_ones(len(every) - len(before.cells))])
         cells, inverse = every.unique(return_inverse=True)
@@ -212,7 +216,7 @@ class LearnedOccupancy:
 
     def _render(self, met: Met, field: Field) -> list[Tensor | None]:
         """The lesson of what a picture of two branches loses."""
-        n_rays = max(round(_RENDERED * len(met.rays) / max(met.samples.n_owned, 1)), 1)
+        n_rays = max(round(_RENDERED * len(met.rays) / max(int(met.samples.packed_info[:, 1].sum()), 1)), 1)
         some = slice(0, min(n_rays, len(met.rays)))
         rays, background, truth = met.rays[some], met.background[some], met.truth[some]
         with torch.no_grad():

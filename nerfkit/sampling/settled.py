@@ -49,8 +49,8 @@ class Settled:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take the cells of a grid."""
-        stepping = self._cells.stepping
-        self._cells = Cells.bake(state["values"], float(state["threshold"]), stepping)
+        before = self._cells
+        self._cells = Cells.bake(state["values"].to(before.bits.device), float(state["threshold"]), before.stepping)
 
 
 def state_of(cells: Cells) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 LAG = 2
 """Steps by which the numbers of one on CUDA come later: so many are sent there before the host waits for the first."""
+
+_NAP = 5e-5
+"""Seconds between two looks whether numbers have come."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class _Coming:
         self._arrived.record()
 
     def read(self) -> list[float]:
-        """Them, once they are there."""
-        self._arrived.synchronize()
+        """Them, once they are there. Until then this process listens to signals: where a rank was lost they never come,
+        and torchrun says so."""
+        while not self._arrived.query():
+            time.sleep(_NAP)
         return self._here.tolist()
 
 
@@ -44,23 +50,23 @@ class Later:
     """The numbers of successive steps, each told once and in their order."""
 
     def __init__(self) -> None:
-        self._coming: deque[tuple[_Coming, int]] = deque()
+        self._coming: deque[_Coming] = deque()
 
     def add(
-        self, loss: float | Tensor, squared_error: float | Tensor, n_rays: int, n_samples: int | Tensor
+        self, loss: float | Tensor, squared_error: float | Tensor, n_rays: int | Tensor, n_samples: int | Tensor
     ) -> list[Told]:
         """Those of another step; returns what is known by now: this one where they are numbers already, else the one
         of `LAG` steps before, if there was one."""
         if not _on_its_way(squared_error):
-            return [Told(float(loss), float(squared_error), n_rays, int(n_samples))]
-        each = (torch.as_tensor(x, device=squared_error.device).double() for x in (loss, squared_error, n_samples))
-        self._coming.append((_Coming(torch.stack([*each])), n_rays))
+            return [Told(float(loss), float(squared_error), int(n_rays), int(n_samples))]
+        numbers = loss, squared_error, n_rays, n_samples
+        each = (torch.as_tensor(x, device=squared_error.device).double() for x in numbers)
+        self._coming.append(_Coming(torch.stack([*each])))
         return [self._next()] if len(self._coming) > LAG else []
 
     def _next(self) -> Told:
-        coming, n_rays = self._coming.popleft()
-        loss, error, n_samples = coming.read()
-        return Told(loss, error, n_rays, int(n_samples))
+        loss, error, n_rays, n_samples = self._coming.popleft().read()
+        return Told(loss, error, int(n_rays), int(n_samples))
 
     def rest(self) -> list[Told]:
         """All that is still to come."""

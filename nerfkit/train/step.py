@@ -163,7 +163,7 @@ def learn_in_stages(
     n = len(gradients) - len(neighbours)
     flat, g_more = torch.cat([gradient.reshape(-1) for gradient in gradients[:n]]), (*g_more, *gradients[n:])
     met = _met(rays, staged, lesson.truth, background) if sampler.watches() else None
-    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, told, met, g_more)
+    return Learned(flat, rgb, staged.opacity.detach(), staged.reached.n_owned, len(rays), told, met, g_more)
 
 
 def _met(rays: Rays, staged: Staged, truth: Tensor, background: Tensor) -> Met:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import torch
+
 from nerfkit.config import Config
 from nerfkit.kernels.launch import hand_back_memory
 from nerfkit.run import Run
@@ -81,6 +83,7 @@ def fit_tiles(scene: Scene, run: Run) -> Iterator[Report]:
                     yield whole
             del learnt, reports
             hand_back_memory()
+            torch.cuda.empty_cache()  # else the pictures of the next tile find no room beside what this one left
         before = Standing(before.step + standing.step, before.seconds + standing.seconds)
 
 

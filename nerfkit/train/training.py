@@ -66,8 +66,8 @@ class Step:
     """This and the following numbers are still on the device where that is CUDA: see `Later`."""
     squared_error: float | Tensor
     """Its mean over channels and those rays that were drawn from everywhere alike."""
-    n_rays: int
-    """As many as were asked for, or about so many where some come in patches."""
+    n_rays: int | Tensor
+    """Of about as many as were asked for, those that there was room for."""
     n_samples: int | Tensor
     mets: list[Met]
     """What the rays met, part by part, where the sampler watches."""
@@ -192,7 +192,8 @@ class Training:
         share = sent(fair / fair.sum(), model.device)
         error = known((share * (rgb - truth).square().mean(1)).sum())
         mets = [one.met for one in learned if one.met is not None]
-        return Step(sum(one.loss for one in learned), error, n_rays, sum(one.n_samples for one in learned), mets)
+        told = (sum(getattr(one, name) for one in learned) for name in ("n_rays", "n_samples"))
+        return Step(sum(one.loss for one in learned), error, *told, mets)
 
     def _windows(self, patches: Patches | None, backdrops: Float[Tensor, "n 3"]) -> Windows | None:
         """What is about patches in their photographs, if they are to be laid where they fit."""

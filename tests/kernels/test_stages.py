@@ -19,6 +19,7 @@ from nerfkit.kernels.check import relative_error
 from nerfkit.kernels.contraction import half_of
 from nerfkit.kernels.lesson import Learned, Lesson, Verdict
 from nerfkit.kernels.raycast import Target, Where
+from nerfkit.types import Samples
 
 ROOM = 20000
 
@@ -113,11 +114,12 @@ def test_half_precision_differs_by_its_rounding(shape: str, device: torch.device
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_rays_end_where_the_room_is_used_up(share: float, device: torch.device) -> None:
     target, cells = target_of(NETWORKS["default"], device=device), cells_of(STEPPINGS["even"], device=device)
-    whole, _ = learnt(stages.learn, target, cells, lesson_of(device))
+    whole, all_of_them = learnt(stages.learn, target, cells, lesson_of(device))
     room = int(whole[-1] * share)
-    found, _ = learnt(stages.learn, target, cells, lesson_of(device, capacity=room))
+    found, learned = learnt(stages.learn, target, cells, lesson_of(device, capacity=room))
     assert int(found[-1]) == room
     assert_close(found[2][:2], whole[2][:2])
+    assert int(learned.n_rays) < N_RAYS == int(all_of_them.n_rays)
     assert torch.equal(found[2][-1], columns()[1][-1].to(device))
     assert all(torch.isfinite(x).all() for x in found)
 
@@ -127,6 +129,14 @@ def test_where_nothing_is_there_is_nothing_to_learn(device: torch.device) -> Non
     found, _ = learnt(stages.learn, target, cells, lesson_of(device))
     assert not found[0].any() and not found[1].any() and not found[3].any() and not found[-1]
     assert torch.equal(found[2], columns()[1].to(device))
+
+
+def test_rays_that_are_offered_nothing_show_what_lies_behind_them(device: torch.device) -> None:
+    nothing, none = torch.zeros(0, device=device), torch.zeros(N_RAYS, 2, dtype=torch.int32, device=device)
+    offered = Samples(none, nothing.int(), nothing, nothing, 0)
+    found, learned = learnt(stages.learn, target_of(NETWORKS["default"], device=device), offered, lesson_of(device))
+    assert not found[0].any() and not found[1].any() and not found[-1]
+    assert torch.equal(found[2], columns()[1].to(device)) and int(learned.n_rays) == N_RAYS
 
 
 @pytest.mark.parametrize("steps", STEPPINGS)

@@ -81,6 +81,7 @@ class Peer:
             self.optimizer.zero_grad()
             (1024.0 * loss).backward()  # in half precision it would be nothing; Adam does not mind
             self.optimizer.step()
-        self.n_rays = max(64, round(self.n_rays * model.config.train.samples_per_step / max(n_samples, 1)))
+        most = model.config.train.samples_per_step
+        self.n_rays = min(max(64, round(self.n_rays * most / max(n_samples, 1))), most)
         self.n_steps += 1
         return n_samples

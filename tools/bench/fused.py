@@ -39,7 +39,7 @@ def work(sizes: tuple[int, ...], n_rows: int, both: bool) -> dict[str, float]:
 def limits(device: torch.device) -> dict[str, float]:
     """What the GPU does at best, measured: bytes a second of a copy, operations a second of a large product."""
     rows = torch.zeros(2**28, dtype=torch.uint8, device=device)
-    square = torch.zeros(8192, 8192, dtype=torch.bfloat16, device=device)
+    square = torch.randn(8192, 8192, dtype=torch.bfloat16, device=device)  # zeros draw less power, and run faster
     target, product = torch.empty_like(rows), torch.empty_like(square)
     copying = seconds(lambda: target.copy_(rows), device=device.type)["median"]
     multiplying = seconds(lambda: torch.mm(square, square, out=product), device=device.type)["median"]
@@ -59,9 +59,12 @@ def peer(sizes: tuple[int, ...], device: torch.device) -> Callable[[torch.Tensor
 
 def contestants(network: MLP, device: torch.device) -> Iterator[tuple[str, torch.dtype, Callable[..., torch.Tensor]]]:
     """Each one's name, the format it takes, and the call."""
-    from nerfkit.kernels import fused  # needs Triton, which is there where CUDA is
-
-    yield "fused", torch.bfloat16, lambda x: fused.mlp(x, *network.weights)
+    try:
+        from nerfkit.kernels import fused
+    except ImportError:  # no Triton
+        pass
+    else:
+        yield "fused", torch.bfloat16, lambda x: fused.mlp(x, *network.weights)
     yield "torch", torch.bfloat16, lambda x: products.mlp(x, [*network.weights], products)
     if (other := peer(network.sizes, device)) is not None:
         yield "tinycudann", torch.float16, other
