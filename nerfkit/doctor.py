@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from nerfkit.engines import why_no_cuda
-from nerfkit.provenance import versions
 
 TOLERANCE = 1e-2
 """Largest relative error at which a kernel still agrees with its reference: that of half precision, with room."""
@@ -53,14 +52,15 @@ def _compare(device: str) -> tuple[bool, str]:
 
 def _warp(device: str, name: str) -> Finding:
     try:
+        import warp
+
         agrees, text = _compare(device)
     except ImportError as error:
         return Finding(name, False, str(error), "pip install warp-lang" if error.name == "warp" else None)
     except Exception as error:  # whatever a compiler or a driver may say: the doctor reports, it does not fall ill
         return Finding(name, False, f"its kernels do not run: {_first_line(error)}")
-    return Finding(
-        name, agrees, f"warp {versions()['warp']}; {text}" + ("" if agrees else ": this is wrong, please report it")
-    )
+    text = f"warp {warp.__version__}; {text}"
+    return Finding(name, agrees, text if agrees else f"{text}: this is wrong, please report it")
 
 
 def _warp_cpu() -> Finding:
