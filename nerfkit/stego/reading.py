@@ -22,7 +22,7 @@ from nerfkit.render import Model
 from nerfkit.stego.carriers import LUMA, Carriers, gradient_of
 from nerfkit.stego.landmarks import Landmarks
 from nerfkit.stego.pinhole import Projective
-from nerfkit.stego.registration import Host, host_of, likeness, registered, relocated, residual
+from nerfkit.stego.registration import Host, host_of, likeness, lit, registered, relocated, residual
 
 N_LOOKS = 2
 """At a picture, until the message is found. Of most pictures the first tells it, in half of the time."""
@@ -114,11 +114,14 @@ def _sight(
     model: Model, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str, side: int
 ) -> Sight | None:
     """A picture of this longer side on what the scene shows a camera nearby; None where that shows next to nothing."""
-    seen, camera = _luma(picture, camera, side)
-    host = host_of(model, camera, (seen.shape[1], seen.shape[0]), background)
+    rgb, camera = _resized(picture, camera, side)
+    seen, host = rgb @ torch.tensor(LUMA), host_of(model, camera, (rgb.shape[1], rgb.shape[0]), background)
     if float(host.solid.float().mean()) <= _LEAST_SHOWN:
         return None
-    return Sight(model, seen, host, camera, registered(camera, seen, host))
+    found = registered(camera, seen, host)
+    if (cut := lit(host, rgb, found)) is not host:
+        host, found = cut, registered(found, seen, cut)
+    return Sight(model, seen, host, camera, found)
 
 
 def _heard(
@@ -133,18 +136,17 @@ def _heard(
     counts = adaptive_max_pool2d(host.counts[None].float(), size[::-1]).reshape(-1).long()
     used = few != 0
     rays = model.frame.model_rays(camera.scaled(size[0] / width, size[1] / height).rays_of(size))[used].to(model.device)
-    colors = few[used][:, None] * torch.tensor(LUMA)
+    live = torch.from_numpy(cv2.resize(host.live.float().numpy(), size, interpolation=cv2.INTER_AREA)).reshape(-1, 3)
+    colors = few[used][:, None] * live[used] * torch.tensor(LUMA)
     return gradient_of(model, rays, colors.to(model.device), counts[used].to(model.device))
 
 
-def _luma(
+def _resized(
     picture: UInt8[np.ndarray, "h w 3"], camera: Projective, side: int
-) -> tuple[Float[Tensor, "rows columns"], Projective]:
-    """Luminance of a picture resized to this longer side, and the camera of that."""
+) -> tuple[Float[Tensor, "rows columns 3"], Projective]:
+    """A picture resized to this longer side, and the camera of that."""
     height, width = picture.shape[:2]
     factor = side / max(height, width)
     size = max(round(width * factor), 2), max(round(height * factor), 2)
     resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1.0 else cv2.INTER_CUBIC)
-    return torch.from_numpy(resized).float() / 255 @ torch.tensor(LUMA), camera.scaled(
-        size[0] / width, size[1] / height
-    )
+    return torch.from_numpy(resized).float() / 255, camera.scaled(size[0] / width, size[1] / height)

@@ -12,7 +12,7 @@ once serves for all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,9 @@ _FLOOR = 0.004
 """Differences in luminance that a good picture has: rounding, and a camera that is found to a fifth of a pixel."""
 _OPAQUE = 0.9
 """Opacity, of a pixel and those around it, from which on it shows a surface."""
+_ENDS, _LEAST_CUT = 0.02, 0.01
+"""How near to black or white a picture is where it may have been cut off, and the share of its values, of surfaces that
+are neither, from which on it was."""
 _STEPS = (2.0, 1.0, 1.0)
 """Pixels of blur under which a camera is found, one step after the other."""
 _AMONG = 2500
@@ -54,9 +57,12 @@ _ROUNDS, _ENOUGH = 3, 16_000
 
 @dataclass(frozen=True)
 class Host:
-    """What the unmarked scene shows a camera."""
+    """What the unmarked scene shows a camera, in the light of a picture: see `lit`."""
 
+    rgb: Float[Tensor, "h w 3"]
     luma: Float[Tensor, "h w"]
+    live: Bool[Tensor, "h w 3"]
+    """Channels in which the picture shows what the scene does, which is neither black nor white there."""
     solid: Bool[Tensor, "h w"]
     """Where it shows surfaces, and not their borders."""
     points: Float[Tensor, "h w 3"]
@@ -80,8 +86,42 @@ def host_of(model: Model, camera: Projective, size: tuple[int, int], background:
     )
     points = rays.rays_o + rays.rays_d * distance[:, None]
     solid = blurred(opacity.view(height, width), 1.0) > _OPAQUE
-    luma = (rgb @ torch.tensor(LUMA)).view(height, width)
-    return Host(luma, solid, points.view(height, width, 3), counts.view(height, width))
+    rgb = rgb.view(height, width, 3)
+    live = torch.ones_like(rgb, dtype=torch.bool)
+    return Host(rgb, rgb @ torch.tensor(LUMA), live, solid, points.view(height, width, 3), counts.view(height, width))
+
+
+def lit(host: Host, seen: Float[Tensor, "h w 3"], camera: Projective) -> Host:
+    """The host in the light of a picture that a camera took.
+
+    What was made brighter ends at white, and what was made darker at black: ``picture = clip(gain * host + offset)``,
+    which is a line again of a host that ends where this does, ``clip(host, -offset / gain, (1 - offset) / gain)``. A
+    picture of which next to nothing was cut off so leaves it as it is.
+    """
+    some = _every(host.solid, _AMONG)
+    at, shown = camera.project(host.points[some].double().numpy())[0], host.rgb[some].T
+    taken = torch.stack([_taken(channel.contiguous(), at) for channel in seen.permute(2, 0, 1)])
+    inside = (taken > _ENDS) & (taken < 1.0 - _ENDS)
+    cut = ~inside & (shown > 2 * _ENDS) & (shown < 1.0 - 2 * _ENDS)
+    if float(cut.float().mean()) < _LEAST_CUT or int(inside.sum()) < _FEW:
+        return host
+    gain, offset = _line(shown[inside], taken[inside])
+    low, high = -offset / gain, (1.0 - offset) / gain
+    live = (host.rgb > low) & (host.rgb < high)
+    return replace(host, luma=host.rgb.clamp(low, high) @ torch.tensor(LUMA), live=live)
+
+
+def _line(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> tuple[float, float]:
+    """Gain, above a tenth, and offset of y ~ gain * x + offset by robust least squares."""
+    weight = torch.ones_like(x)
+    for _ in range(_ROUNDS):
+        total = weight.sum()
+        middle, level = (weight * x).sum() / total, (weight * y).sum() / total
+        spread = (weight * (x - middle) ** 2).sum().clamp_min(1e-9)
+        gain = ((weight * (x - middle) * (y - level)).sum() / spread).clamp_min(0.1)
+        off = y - level - gain * (x - middle)
+        weight = 1.0 / (1.0 + (off / (2.0 * off.abs().mean()).clamp_min(1e-4)) ** 2)
+    return float(gain), float(level - gain * middle)
 
 
 def registered(camera: Projective, seen: Float[Tensor, "h w"], host: Host) -> Projective:

@@ -33,7 +33,7 @@ from nerfkit.stego.message import FORMATS, Letter, chance_of_agreement
 from nerfkit.stego.pinhole import Projective
 from nerfkit.stego.plan import Plan
 from nerfkit.stego.protocol import Bench, attack_rows
-from nerfkit.stego.reading import close_look, first_look
+from nerfkit.stego.reading import close_look, first_look, sighted
 from nerfkit.types import Rays
 
 SIDE = 160
@@ -248,6 +248,29 @@ def test_pictures_of_nothing_are_opened_once(signed: Signed, original: tuple[Mod
 
     found = look_for(*original, Key.read(signed.key), pictures)
     assert found.reading is None and found.n_shown == 0 and len(opened) == 1
+
+
+def test_where_light_ends_at_white_the_scene_does_as_well(
+    signed: Signed, original: tuple[Model, Mark], renders: list[np.ndarray]
+) -> None:
+    model, mark = original
+    letter = Letter(Key.read(signed.key).of_scene(mark.terms.scene), FORMATS[48])
+    for picture in renders:
+        bright = attacked(picture, "brightness:1.4", 0)
+        plain, cut = (sighted(model, mark.landmarks, one, mark.terms.background).host for one in (picture, bright))
+        ended = ~cut.live & cut.solid[..., None]
+        assert plain.live.all() and ended.sum() > 0.1 * cut.solid.sum()
+        assert float(cut.rgb[ended].min()) == pytest.approx(1 / 1.4, abs=0.02)
+        assert float(cut.luma.max()) < 1 / 1.4 + 0.02 < float(plain.luma[plain.solid].max())
+        values = fused(mark, letter, [close_look_of(original, bright)])
+        assert letter.verify(values, b"ours\0\0")[0] >= 120
+
+
+def close_look_of(original: tuple[Model, Mark], picture: np.ndarray) -> torch.Tensor:
+    """What the carriers hear of a picture, looked at closely."""
+    model, mark = original
+    _, camera = first_look(model, mark.carriers, mark.landmarks, picture, mark.terms.background)
+    return close_look(model, mark.carriers, picture, camera, mark.terms.background)
 
 
 def test_what_shows_something_else_is_not_of_this_scene(original: tuple[Model, Mark]) -> None:
