@@ -14,7 +14,7 @@ from nerfkit.stego.protocol import Bench, Missing, Row, attack_rows
 from nerfkit.stego.steganalysis import steganalysis_rows
 
 ROWS, PAGE = "mark/bench.jsonl", "mark/bench.html"
-PROTOCOL = 3
+PROTOCOL = 4
 """What rows mean: raised when views, attacks or readers change, so that older rows are neither taken for new ones nor
 shown beside them."""
 RowsFn = Callable[[Missing], Iterator[Row]]

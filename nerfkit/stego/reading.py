@@ -3,7 +3,7 @@
 The picture is laid onto what the unmarked scene would show from where it was taken (`registration`); what is left
 between the two is what the mark added, and what was done to the picture since: compression, noise, a little blur, other
 light. The carriers hear it through one backward pass (`carriers`), pixels counting the less the more the two differ
-around them.
+around them, and colours by how channels differ together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sight:
     """A picture, in the size in which it is looked at, and what the scene shows from about there."""
 
     model: Model
-    seen: Float[Tensor, "h w"]
+    picture: Float[Tensor, "h w 3"]
     host: Host
     camera: Projective
     """Of the host."""
@@ -56,8 +56,13 @@ class Sight:
 
     def answer(self, carriers: Carriers, side: int) -> Float[Tensor, " n"]:
         """How well each carrier's pattern, coin up, agrees with the picture, heard in so many pixels."""
-        left = residual(self.seen, self.host, self.found)
+        left = residual(self.picture, self.host, self.found)
         return carriers.answer(_heard(self.model, left, self.host, self.camera, side))
+
+    @cached_property
+    def seen(self) -> Float[Tensor, "h w"]:
+        """The picture's luminance."""
+        return self.picture @ torch.tensor(LUMA)
 
     @cached_property
     def likeness(self) -> float:
@@ -114,30 +119,31 @@ def _sight(
     model: Model, picture: UInt8[np.ndarray, "h w 3"], camera: Projective, background: str, side: int
 ) -> Sight | None:
     """A picture of this longer side on what the scene shows a camera nearby; None where that shows next to nothing."""
-    rgb, camera = _resized(picture, camera, side)
-    seen, host = rgb @ torch.tensor(LUMA), host_of(model, camera, (rgb.shape[1], rgb.shape[0]), background)
+    resized, camera = _resized(picture, camera, side)
+    height, width = resized.shape[:2]
+    seen, host = resized @ torch.tensor(LUMA), host_of(model, camera, (width, height), background)
     if float(host.solid.float().mean()) <= _LEAST_SHOWN:
         return None
     found = registered(camera, seen, host)
-    if (cut := lit(host, rgb, found)) is not host:
+    if (cut := lit(host, resized, found)) is not host:
         host, found = cut, registered(found, seen, cut)
-    return Sight(model, seen, host, camera, found)
+    return Sight(model, resized, host, camera, found)
 
 
 def _heard(
-    model: Model, upstream: Float[Tensor, "h w"], host: Host, camera: Projective, side: int
+    model: Model, upstream: Float[Tensor, "h w 3"], host: Host, camera: Projective, side: int
 ) -> Float[Tensor, "entries features"]:
-    """The table's gradient of <upstream, luminance of what the camera sees>, of a few rays for each carrier."""
-    height, width = upstream.shape
+    """The table's gradient of <upstream, colours that the camera sees>, of a few rays for each carrier."""
+    height, width = upstream.shape[:2]
     factor = min(1.0, side / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
-    few = torch.from_numpy(cv2.resize(upstream.numpy(), size, interpolation=cv2.INTER_AREA)).reshape(-1)
+    few = torch.from_numpy(cv2.resize(upstream.numpy(), size, interpolation=cv2.INTER_AREA)).reshape(-1, 3)
     few = few * (width * height / (size[0] * size[1]))
     counts = adaptive_max_pool2d(host.counts[None].float(), size[::-1]).reshape(-1).long()
-    used = few != 0
+    used = (few != 0).any(1)
     rays = model.frame.model_rays(camera.scaled(size[0] / width, size[1] / height).rays_of(size))[used].to(model.device)
     live = torch.from_numpy(cv2.resize(host.live.float().numpy(), size, interpolation=cv2.INTER_AREA)).reshape(-1, 3)
-    colors = few[used][:, None] * live[used] * torch.tensor(LUMA)
+    colors = few[used] * live[used]
     return gradient_of(model, rays, colors.to(model.device), counts[used].to(model.device))
 
 

@@ -12,6 +12,7 @@ once serves for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -33,6 +34,9 @@ _NEAR = 4.0
 """Pixels around one, whose differences say how far it can be trusted."""
 _WIDE = 12.0
 """Pixels over which light is taken to be even."""
+_CARRIED, _LEAST_SHARE = 2.0, 0.01
+"""Pixels of blur which leave what is as wide as a carrier; what each channel adds, as a share of all, to how channels
+differ together, at least."""
 _FLOOR = 0.004
 """Differences in luminance that a good picture has: rounding, and a camera that is found to a fifth of a pixel."""
 _OPAQUE = 0.9
@@ -91,7 +95,7 @@ def host_of(model: Model, camera: Projective, size: tuple[int, int], background:
     return Host(rgb, rgb @ torch.tensor(LUMA), live, solid, points.view(height, width, 3), counts.view(height, width))
 
 
-def lit(host: Host, seen: Float[Tensor, "h w 3"], camera: Projective) -> Host:
+def lit(host: Host, picture: Float[Tensor, "h w 3"], camera: Projective) -> Host:
     """The host in the light of a picture that a camera took.
 
     What was made brighter ends at white, and what was made darker at black: ``picture = clip(gain * host + offset)``,
@@ -100,7 +104,7 @@ def lit(host: Host, seen: Float[Tensor, "h w 3"], camera: Projective) -> Host:
     """
     some = _every(host.solid, _AMONG)
     at, shown = camera.project(host.points[some].double().numpy())[0], host.rgb[some].T
-    taken = torch.stack([_taken(channel.contiguous(), at) for channel in seen.permute(2, 0, 1)])
+    taken = torch.stack([_taken(channel, at) for channel in _channels(picture)])
     inside = (taken > _ENDS) & (taken < 1.0 - _ENDS)
     cut = ~inside & (shown > 2 * _ENDS) & (shown < 1.0 - 2 * _ENDS)
     if float(cut.float().mean()) < _LEAST_CUT or int(inside.sum()) < _FEW:
@@ -108,7 +112,8 @@ def lit(host: Host, seen: Float[Tensor, "h w 3"], camera: Projective) -> Host:
     gain, offset = _line(shown[inside], taken[inside])
     low, high = -offset / gain, (1.0 - offset) / gain
     live = (host.rgb > low) & (host.rgb < high)
-    return replace(host, luma=host.rgb.clamp(low, high) @ torch.tensor(LUMA), live=live)
+    rgb = host.rgb.clamp(low, high)
+    return replace(host, rgb=rgb, luma=rgb @ torch.tensor(LUMA), live=live)
 
 
 def _line(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> tuple[float, float]:
@@ -184,31 +189,51 @@ def likeness(seen: Float[Tensor, "h w"], host: Host, camera: Projective, sigma: 
     return float(torch.corrcoef(torch.stack([moved, blurred(host.luma, sigma)[host.solid]]))[0, 1])
 
 
-def residual(seen: Float[Tensor, "h w"], host: Host, camera: Projective) -> Float[Tensor, "h w"]:
-    """What the picture shows beyond the host, in luminance, times how much each pixel counts.
+def residual(picture: Float[Tensor, "h w 3"], host: Host, camera: Projective) -> Float[Tensor, "h w 3"]:
+    """What the picture shows beyond the host, times how much each pixel and channel counts.
 
     The picture is moved onto the host, as the camera says and by a little more, which is blurred and scaled in
-    brightness as fits it best.
+    brightness, channel by channel, as fits it best.
     """
     solid, smooth = host.solid, blurred(host.luma, 1.0)
     at, depth = camera.project(host.points[solid].double().numpy())
     moves = _moves(solid, torch.from_numpy(depth).float())
-    fit = _fit(_taken(blurred(seen, 1.0), at), smooth[solid][None], _columns(smooth, solid, moves))
+    seen = blurred(picture @ torch.tensor(LUMA), 1.0)
+    fit = _fit(_taken(seen, at), smooth[solid][None], _columns(smooth, solid, moves))
     shift = (fit.moves.view(2, -1) @ moves).clamp(-_FAR, _FAR)
     at = at + shift.T.double().numpy()
-    fit = _fit(_taken(seen, at), _bands(host.luma)[:, solid], _columns(host.luma, solid, moves))
-    difference = torch.zeros_like(host.luma)
-    difference[solid] = fit.off
+    channels = zip(_channels(picture), _channels(host.rgb), strict=True)
+    fits = [_fit(_taken(one, at), _bands(shown)[:, solid], _columns(shown, solid, moves)) for one, shown in channels]
+    off = torch.zeros(3, *solid.shape)
+    off[:, solid] = torch.stack([fit.off for fit in fits]) * host.live[solid].T
+    weighed = zip(fits, _weighed(off, solid), strict=True)
     # The carriers were blurred as well: what they hear of a blurred pattern is its blur once more.
-    return torch.einsum("k,khw->hw", fit.light, _bands(_weighed(difference, solid))) * solid
+    left = [torch.einsum("k,khw->hw", fit.light, _bands(one)) for fit, one in weighed]
+    return torch.stack(left, 2) * solid[..., None]
 
 
-def _weighed(difference: Float[Tensor, "h w"], solid: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Differences but for what is even over many pixels, by how large they are around each."""
+def _weighed(off: Float[Tensor, "3 h w"], solid: Bool[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
+    """Differences but for what is even over many pixels: channels by how these differ together, pixels by how large
+    differences are around each.
+
+    Noise differs in each channel for itself, a texture that lies a little aside in all of them, JPEG in colour most:
+    with C the covariance of what is as wide as a carrier, the filter that is matched to a pattern in such differences
+    is C^-1 times these.
+    """
     there = solid.float()
-    difference = (difference - blurred(difference, _WIDE) / blurred(there, _WIDE).clamp_min(1e-3)) * there
-    variance = blurred(difference**2, _NEAR) / blurred(there, _NEAR).clamp_min(1e-3)
-    return difference / (variance + _FLOOR**2) * there
+    even, near = (blurred(there, sigma).clamp_min(1e-3) for sigma in (_WIDE, _NEAR))
+    off = torch.stack([(one - blurred(one, _WIDE) / even) * there for one in off])
+    energy = blurred(off.square().sum(0), _NEAR) / near
+    wide = torch.stack([blurred(one, _CARRIED) for one in off])[:, solid] / (energy[solid].sqrt() + _FLOOR)
+    covariance = wide @ wide.T
+    covariance = covariance / covariance.trace().clamp_min(1e-12) + _LEAST_SHARE * torch.eye(3)
+    filtered = torch.einsum("cd,dhw->chw", torch.linalg.inv(covariance), off)
+    size = blurred((filtered * off).sum(0) / 3.0, _NEAR) / near
+    return filtered / (size + _FLOOR**2) * there
+
+
+def _channels(values: Float[Tensor, "h w 3"]) -> Sequence[Float[Tensor, "h w"]]:
+    return values.permute(2, 0, 1).contiguous().unbind()
 
 
 def _bands(values: Float[Tensor, "h w"]) -> Float[Tensor, "k h w"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from nerfkit.stego import registration
 from nerfkit.stego.pinhole import Projective
-from nerfkit.stego.registration import Host, likeness, registered, relocated, residual
+from nerfkit.stego.registration import Host, likeness, lit, registered, relocated, residual
 
 SIZE = 120, 90
 NUMBERS = np.array([np.log(110.0), 0.0, 60.0, 45.0, 0.15, -0.1, 0.05, 0.1, -0.1, 4.0])
@@ -38,7 +39,16 @@ def host() -> Host:
     luma, places = seen_by(Projective.of(NUMBERS))
     solid = torch.zeros(SIZE[::-1], dtype=torch.bool)
     solid[4:-4, 4:-4] = True
-    return Host(luma, solid, places, torch.ones(SIZE[::-1]))
+    return grey_host(luma, places, solid)
+
+
+def grey_host(luma: torch.Tensor, places: torch.Tensor, solid: torch.Tensor) -> Host:
+    rgb = grey(luma)
+    return Host(rgb, luma, torch.ones_like(rgb, dtype=torch.bool), solid, places, torch.ones(SIZE[::-1]))
+
+
+def grey(luma: torch.Tensor) -> torch.Tensor:
+    return luma[..., None].expand(-1, -1, 3).contiguous()
 
 
 def beside(seed: int) -> Projective:
@@ -69,7 +79,7 @@ def test_features_bring_back_a_camera_that_is_far_off(seed: int, monkeypatch: py
     numbers = NUMBERS + np.array([np.log(2.0), 0, 60, 45, *[0] * 6])
     eye = Projective.of(numbers)
     luma, places = rough(eye)
-    seen = Host(luma, torch.ones(SIZE[::-1], dtype=torch.bool), places, torch.ones(SIZE[::-1]))
+    seen = grey_host(luma, places, torch.ones(SIZE[::-1], dtype=torch.bool))
     truth = Projective.of(numbers + chance.normal(size=10) * np.array([0.01, 0, 1, 1, *[0.01] * 3, *[0.02] * 3]))
     picture = 0.8 * rough(truth)[0] + 0.1
     far = Projective.of(numbers + np.array([0.05, 0, 12.0, -9.0, *[0] * 6]))
@@ -102,7 +112,32 @@ def test_what_is_left_is_what_was_added(host: Host, enough: int, monkeypatch: py
     for added in (pattern, torch.zeros_like(pattern)):
         picture = 0.8 * (seen + added) + 0.05
         found = registered(Projective.of(NUMBERS), picture, host)
-        left = residual(picture, host, found)[host.solid]
+        left = residual(grey(picture), host, found).sum(2)[host.solid]
         there.append(float((left * expected[host.solid]).sum() / (left.norm() * expected[host.solid].norm())))
     assert there[0] > 0.7
     assert abs(there[1]) < 0.1
+
+
+def test_a_channel_that_differs_for_itself_has_little_say(host: Host) -> None:
+    """And what the others say of a pattern is not lost in its noise."""
+    picture, places = grey(host.luma), host.points
+    pattern = 0.005 * torch.sign(torch.sin(9 * places[..., 0]) * torch.sin(8 * places[..., 1]))
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    noise[..., :2] *= 0.01
+    noise[..., 2] *= 0.1
+    left = residual(picture + pattern[..., None] + noise, host, Projective.of(NUMBERS))[host.solid]
+    red, _, blue = left.norm(dim=0)
+    assert blue < 0.2 * red
+    heard, wanted = left.sum(1), pattern[host.solid]
+    assert float((heard * wanted).sum() / (heard.norm() * wanted.norm())) > 0.3
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1.5, 0.0), (0.6, -0.15), (1.8, -0.4)])
+def test_where_a_picture_ends_at_black_or_white_the_host_does_as_well(host: Host, gain: float, offset: float) -> None:
+    camera, tint = Projective.of(NUMBERS), torch.tensor([1.0, 0.8, 0.5])
+    colored = replace(host, rgb=host.rgb * tint)
+    picture = (gain * colored.rgb + offset).clamp(0, 1)
+    ends = lit(colored, picture, camera)
+    assert torch.allclose(gain * ends.rgb + offset, picture, atol=0.01)
+    assert (ends.live == ((picture > 0) & (picture < 1)))[host.solid].float().mean() > 0.99
+    assert lit(colored, 0.5 * colored.rgb + 0.1, camera) is colored
