@@ -213,23 +213,26 @@ def residual(picture: Float[Tensor, "h w 3"], host: Host, camera: Projective) ->
 
 
 def _weighed(off: Float[Tensor, "3 h w"], solid: Bool[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
-    """Differences but for what is even over many pixels: channels by how these differ together, pixels by how large
-    differences are around each.
+    """Differences but for what is even over many pixels, weighed by how large and how wide they are.
 
-    Noise differs in each channel for itself, a texture that lies a little aside in all of them, JPEG in colour most:
-    with C the covariance of what is as wide as a carrier, the filter that is matched to a pattern in such differences
-    is C^-1 times these.
+    Noise differs in each channel for itself, a texture that lies a little aside in all of them, JPEG in colour most and
+    there over many pixels. Along the axes of the covariance of what is as wide as a carrier, differences tell nothing
+    of each other, so that each is weighed for itself: by its variance around a pixel, times how much more of it than
+    of the others is so wide.
     """
     there = solid.float()
     even, near = (blurred(there, sigma).clamp_min(1e-3) for sigma in (_WIDE, _NEAR))
     off = torch.stack([(one - blurred(one, _WIDE) / even) * there for one in off])
-    energy = blurred(off.square().sum(0), _NEAR) / near
-    wide = torch.stack([blurred(one, _CARRIED) for one in off])[:, solid] / (energy[solid].sqrt() + _FLOOR)
+    size = (blurred(off.square().sum(0), _NEAR) / near)[solid].sqrt() + _FLOOR
+    wide = torch.stack([blurred(one, _CARRIED) for one in off])[:, solid] / size
     covariance = wide @ wide.T
     covariance = covariance / covariance.trace().clamp_min(1e-12) + _LEAST_SHARE * torch.eye(3)
-    filtered = torch.einsum("cd,dhw->chw", torch.linalg.inv(covariance), off)
-    size = blurred((filtered * off).sum(0) / 3.0, _NEAR) / near
-    return filtered / (size + _FLOOR**2) * there
+    shares, axes = torch.linalg.eigh(covariance)
+    along = torch.einsum("ck,chw->khw", axes, off)
+    fine = (along[:, solid] / size).square().mean(1).clamp_min(1e-6)
+    wideness = shares / fine * (fine.sum() / shares.sum())
+    variances = [3.0 * more * blurred(one**2, _NEAR) / near for one, more in zip(along, wideness, strict=True)]
+    return torch.einsum("ck,khw->chw", axes, along / (torch.stack(variances) + _FLOOR**2)) * there
 
 
 def _channels(values: Float[Tensor, "h w 3"]) -> Sequence[Float[Tensor, "h w"]]:
