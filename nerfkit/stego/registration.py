@@ -12,6 +12,7 @@ once serves for all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -111,19 +112,21 @@ def lit(host: Host, picture: Float[Tensor, "h w 3"], camera: Projective) -> Host
         return host
     gain, offset = _line(shown[inside], taken[inside])
     low, high = -offset / gain, (1.0 - offset) / gain
+    low, high = low if low > _ENDS else -math.inf, high if high < 1.0 - _ENDS else math.inf
     live = (host.rgb > low) & (host.rgb < high)
     rgb = host.rgb.clamp(low, high)
     return replace(host, rgb=rgb, luma=rgb @ torch.tensor(LUMA), live=live)
 
 
 def _line(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Gain, above a tenth, and offset of y ~ gain * x + offset by robust least squares."""
+    """Gain, above a tenth, and offset of y ~ gain * x + offset, robustly and by how widely both are spread: where what
+    lies a little aside spoils either, least squares would find too flat a line."""
     weight = torch.ones_like(x)
     for _ in range(_ROUNDS):
         total = weight.sum()
         middle, level = (weight * x).sum() / total, (weight * y).sum() / total
-        spread = (weight * (x - middle) ** 2).sum().clamp_min(1e-9)
-        gain = ((weight * (x - middle) * (y - level)).sum() / spread).clamp_min(0.1)
+        widths = [(weight * off**2).sum().sqrt() for off in (x - middle, y - level)]
+        gain = (widths[1] / widths[0].clamp_min(1e-6)).clamp_min(0.1)
         off = y - level - gain * (x - middle)
         weight = 1.0 / (1.0 + (off / (2.0 * off.abs().mean()).clamp_min(1e-4)) ** 2)
     return float(gain), float(level - gain * middle)

@@ -260,8 +260,8 @@ def test_where_light_ends_at_white_the_scene_does_as_well(
         plain, cut = (sighted(model, mark.landmarks, one, mark.terms.background).host for one in (picture, bright))
         ended = ~cut.live & cut.solid[..., None]
         assert plain.live.all() and ended.sum() > 0.1 * cut.solid.sum()
-        assert float(cut.rgb[ended].min()) == pytest.approx(1 / 1.4, abs=0.05)
-        assert float(cut.luma.max()) < 1 / 1.4 + 0.05 < float(plain.luma[plain.solid].max())
+        assert float(cut.rgb[ended].min()) == pytest.approx(1 / 1.4, abs=0.02)
+        assert float(cut.luma.max()) < 1 / 1.4 + 0.02 < float(plain.luma[plain.solid].max())
         values = fused(mark, letter, [close_look_of(original, bright)])
         assert letter.verify(values, b"ours\0\0")[0] >= 120
 
